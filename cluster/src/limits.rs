@@ -1,0 +1,41 @@
+//! Every limit that clients or peers can run into: a name, a value, a reason, and what happens there.
+
+/// Longest key in bytes of UTF-8. Keys stay in memory and travel in every message; at the limit:
+/// `invalid`.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// Largest value in bytes. One value must fit a log record and be copied without a noticeable pause; at
+/// the limit: `too_large`.
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// Longest keyspace name in bytes; at the limit: `invalid`.
+pub const KEYSPACE_BYTES_MAX: usize = 64;
+
+/// Largest client frame in bytes, both ways: the largest value and room for its key and envelope. At the
+/// limit: the connection is refused with the reason and closed, since nothing after it can be trusted.
+pub const CLIENT_FRAME_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
+
+/// Entries that a scan page holds at the most, however many were asked for.
+pub const SCAN_PAGE_ENTRIES_MAX: usize = 10_000;
+
+/// Entries in a scan page when the caller names no limit.
+pub const SCAN_PAGE_ENTRIES_DEFAULT: usize = 100;
+
+/// Bytes of keys and values after which a scan page ends, though it always holds one entry; below the
+/// frame limit together with one largest value's overshoot being cut.
+pub const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Writes in one replicated batch: bounds the time that one apply step may take.
+pub const BATCH_WRITES_MAX: usize = 1024;
+
+/// Bytes in one replicated batch after which it is closed, though it always holds one write.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Nodes of one cluster. Every node keeps a link to every other.
+pub const NODES_MAX: usize = 64;
+
+/// Data partitions of one cluster. Each costs every replica a Raft group of about 240 KiB.
+pub const PARTITIONS_MAX: u32 = 1024;
+
+/// Voters of one group: beyond this, quorums cost more than they protect.
+pub const REPLICATION_MAX: usize = 7;
