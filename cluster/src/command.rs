@@ -58,7 +58,7 @@ pub struct WriteBatch {
 }
 
 /// What applying one log entry of a data partition answers to whoever proposed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Applied {
     /// One outcome per write, in order.
     Writes(Vec<WriteOutcome>),

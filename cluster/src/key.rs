@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn order_within_a_keyspace_is_the_order_of_keys() {
         let encode = |text: &'static str| {
-            EncodedKey::new(KeyspaceId::DEFAULT, &Key::new(Bytes::from_static(text.as_bytes())).expect("valid"))
+            EncodedKey::new(
+                KeyspaceId::DEFAULT,
+                &Key::new(Bytes::from_static(text.as_bytes())).expect("valid"),
+            )
         };
         assert!(encode("a") < encode("a\0"));
         assert!(encode("a\0") < encode("ab"));

@@ -8,6 +8,7 @@
 pub mod command;
 pub mod digest;
 pub mod error;
+pub mod forming;
 pub mod ids;
 pub mod key;
 pub mod limits;

@@ -169,7 +169,8 @@ pub struct ScanRequest {
 pub enum ServerFrame {
     /// Answers the [`Hello`].
     Welcome(Welcome),
-    /// The connection is over, and why. Sent in place of a Welcome, or at any time before closing.
+    /// The connection is over, and why. Sent in place of a Welcome, or at any time before closing: then after the
+    /// answers to all requests that were begun, so that those without one are surely not done.
     Refused(Error),
     /// Answers a request.
     Response {

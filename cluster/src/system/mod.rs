@@ -1,10 +1,15 @@
 //! The system group's state: nodes, keyspaces, the partition map, and the timestamp window.
 
+mod apply;
+
 use crate::ids::{ClusterId, Epoch, InstanceId, KeyspaceId, NodeId, PartitionId};
 use crate::key::Token;
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The name of the keyspace that exists from the start.
+pub const DEFAULT_KEYSPACE: &str = "default";
 
 /// Where a node can be reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +63,13 @@ pub struct SystemState {
     pub epoch: Epoch,
     /// Timestamps up to here (exclusive) may have been issued.
     pub timestamp_window: Timestamp,
+}
+
+impl SystemState {
+    /// Nodes that are not removed.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &NodeInfo)> {
+        self.nodes.iter().filter(|(_, info)| !info.removed).map(|(&id, info)| (id, info))
+    }
 }
 
 /// An entry in the system group's log. New kinds are added at the end; a kind is never reused.

@@ -1,0 +1,196 @@
+//! What is to be written to and removed from the storage engine.
+//!
+//! A checkpoint at log index i consists of the versions after the last committed one up to i, and a header.
+//! Its caller runs:
+//!
+//! ```text
+//! begin_checkpoint ─▶ header
+//! checkpoint_puts, until empty ─▶ engine.put
+//! engine.commit(header)
+//! end_checkpoint(committed)
+//! checkpoint_removes ─▶ engine.remove, before the next engine.commit
+//! ```
+//!
+//! It may ask for the removals before it ends the checkpoint, as long as it removes nothing before the commit.
+//! Writes go on all the while. When the process dies on the way, the engine holds the header of the
+//! checkpoint before and perhaps some newer records, which restoring ignores and the next checkpoint puts again.
+//!
+//! # When a record may be removed
+//! What was pruned before a checkpoint began may go after that one is committed: its header carries
+//! the GC floor that pruning went by. Removal need not be durable by itself, and a record that comes back is
+//! pruned again, with one exception: a key's tombstone must not go while an older record could come
+//! back, or the key would rise from the dead. So a tombstone goes only when a whole checkpoint was committed
+//! after the removals before it were handed out, which made them durable. An engine that failed to remove
+//! what it was told to is therefore not to be used further.
+
+use super::{PartitionHeader, PartitionState};
+use crate::key::EncodedKey;
+use crate::mvcc::StoredVersion;
+use crate::timestamp::Timestamp;
+
+/// An engine record that is no longer needed.
+#[derive(Debug)]
+struct Removal {
+    key: EncodedKey,
+    timestamp: Timestamp,
+    /// It is a tombstone and the last that was known of its key.
+    tombstone: bool,
+}
+
+/// A checkpoint on its way.
+#[derive(Debug)]
+struct Running {
+    index: u64,
+    /// Keys with versions to put.
+    keys: Vec<EncodedKey>,
+    /// Which of `keys` is next.
+    next: usize,
+    /// The last version of that key that was handed out.
+    after: Option<Timestamp>,
+}
+
+/// Which versions the engine lacks and which it has too many. The removals that wait are bounded by the
+/// versions of one checkpoint, since only what is in one is ever pruned.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    /// The log index of the last committed checkpoint; zero if there is none.
+    committed: u64,
+    /// Every key whose newest version came after [`Self::dirty_since`], each once.
+    dirty: Vec<EncodedKey>,
+    running: Option<Running>,
+    /// Pruned since the last checkpoint began.
+    pruned: Vec<Removal>,
+    /// Tombstones pruned since the last checkpoint began.
+    tombstones: Vec<Removal>,
+    /// Tombstones pruned before that, waiting until what was pruned with them is durably gone.
+    tombstones_waiting: Vec<Removal>,
+    /// May be removed once the running checkpoint is committed; without one, at once.
+    removable: Vec<Removal>,
+    /// Handed out to be removed after the running checkpoint's commit.
+    handed_out: Vec<Removal>,
+}
+
+impl Checkpoints {
+    /// As of a replica that was just restored from the checkpoint at `index`.
+    pub(super) fn committed_at(index: u64) -> Self {
+        Self { committed: index, ..Self::default() }
+    }
+
+    /// As of a replica whose engine holds nothing; `keys` are all it has.
+    pub(super) fn all_dirty(keys: Vec<EncodedKey>) -> Self {
+        Self { dirty: keys, ..Self::default() }
+    }
+
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Versions after this log index are in no checkpoint, not even in a running one.
+    pub(super) fn dirty_since(&self) -> u64 {
+        self.running.as_ref().map_or(self.committed, |running| running.index)
+    }
+
+    /// Notes a key whose newest version was not after [`Self::dirty_since`] until now.
+    pub(super) fn mark_dirty(&mut self, key: &EncodedKey) {
+        self.dirty.push(key.clone());
+    }
+
+    /// A version was pruned because a newer one of its key replaces it.
+    pub(super) fn superseded(&mut self, key: &EncodedKey, timestamp: Timestamp) {
+        self.pruned.push(Removal { key: key.clone(), timestamp, tombstone: false });
+    }
+
+    /// A key's last version, a tombstone, was pruned.
+    pub(super) fn key_forgotten(&mut self, key: &EncodedKey, timestamp: Timestamp) {
+        self.tombstones.push(Removal { key: key.clone(), timestamp, tombstone: true });
+    }
+
+    fn begin(&mut self, index: u64) {
+        let keys = std::mem::take(&mut self.dirty);
+        self.running = Some(Running { index, keys, next: 0, after: None });
+        if self.removable.is_empty() {
+            // All that waited was handed out before; this checkpoint's commit makes its removal durable.
+            self.removable.append(&mut self.tombstones_waiting);
+        }
+        self.removable.append(&mut self.pruned);
+        self.tombstones_waiting.append(&mut self.tombstones);
+    }
+
+    fn end(&mut self, committed: bool) {
+        let Some(running) = self.running.take() else { return };
+        let handed_out = std::mem::take(&mut self.handed_out);
+        if committed {
+            self.committed = running.index;
+            return;
+        }
+        // Written meanwhile as well: once is enough.
+        self.dirty.extend(running.keys);
+        self.dirty.sort_unstable();
+        self.dirty.dedup();
+        for removal in handed_out.into_iter().chain(std::mem::take(&mut self.removable)) {
+            if removal.tombstone {
+                self.tombstones.push(removal);
+            } else {
+                self.pruned.push(removal);
+            }
+        }
+        self.tombstones.append(&mut self.tombstones_waiting);
+    }
+
+    fn removes(&mut self) -> Vec<(EncodedKey, Timestamp)> {
+        let removals = std::mem::take(&mut self.removable);
+        if self.running.is_none() {
+            return removals.into_iter().map(|removal| (removal.key, removal.timestamp)).collect();
+        }
+        let records = removals.iter().map(|removal| (removal.key.clone(), removal.timestamp)).collect();
+        self.handed_out.extend(removals);
+        records
+    }
+}
+
+impl PartitionState {
+    /// Begins a checkpoint of the state as it is now. One that is still running is given up.
+    pub fn begin_checkpoint(&mut self) -> PartitionHeader {
+        self.checkpoints.end(false);
+        self.checkpoints.begin(self.applied);
+        self.header()
+    }
+
+    /// The next versions to put into the engine: none later than the checkpoint, none that an earlier one
+    /// put, about `bytes_max` bytes but at least one version. Empty when all were handed out.
+    pub fn checkpoint_puts(&mut self, bytes_max: usize) -> Vec<StoredVersion> {
+        let mut puts = Vec::new();
+        let committed = self.checkpoints.committed;
+        let Some(running) = &mut self.checkpoints.running else { return puts };
+        let mut bytes = 0;
+        while let Some(key) = running.keys.get(running.next) {
+            if let Some(chain) = self.keys.get(key) {
+                for version in chain.between(committed, running.index, running.after) {
+                    if bytes >= bytes_max && !puts.is_empty() {
+                        return puts;
+                    }
+                    let put = StoredVersion { key: key.clone(), version: version.clone() };
+                    bytes += put.weight();
+                    running.after = Some(version.timestamp);
+                    puts.push(put);
+                }
+            }
+            running.next += 1;
+            running.after = None;
+        }
+        puts
+    }
+
+    /// The engine records that are no longer needed, by key and timestamp, each handed out once: to be removed
+    /// now that the last checkpoint is committed or, while one is running, after its commit. They are no more
+    /// than that checkpoint and those before it hold; when nobody asks, they wait.
+    pub fn checkpoint_removes(&mut self) -> Vec<(EncodedKey, Timestamp)> {
+        self.checkpoints.removes()
+    }
+
+    /// Ends the running checkpoint. If it was not committed, the next one hands out all of its puts and
+    /// removals again.
+    pub fn end_checkpoint(&mut self, committed: bool) {
+        self.checkpoints.end(committed);
+    }
+}

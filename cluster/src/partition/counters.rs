@@ -1,0 +1,49 @@
+//! Sums over all keys that are kept up to date with each change, so that asking costs nothing.
+
+use crate::digest::Digest;
+use crate::key::EncodedKey;
+use crate::mvcc::{KEY_OVERHEAD_BYTES, Version};
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) digest: Digest,
+    pub(super) live_keys: u64,
+    pub(super) versions: u64,
+    pub(super) bytes: u64,
+}
+
+impl Counters {
+    /// A key entered the map.
+    pub(super) fn key_added(&mut self, key: &EncodedKey) {
+        self.bytes += (key.as_bytes().len() + KEY_OVERHEAD_BYTES) as u64;
+    }
+
+    /// A key left the map; its versions are counted apart.
+    pub(super) fn key_removed(&mut self, key: &EncodedKey) {
+        self.bytes -= (key.as_bytes().len() + KEY_OVERHEAD_BYTES) as u64;
+    }
+
+    /// A version entered a chain.
+    pub(super) fn version_added(&mut self, version: &Version) {
+        self.versions += 1;
+        self.bytes += version.weight() as u64;
+    }
+
+    /// A version left a chain.
+    pub(super) fn version_removed(&mut self, version: &Version) {
+        self.versions -= 1;
+        self.bytes -= version.weight() as u64;
+    }
+
+    /// A key's newest version changed, which is what live data is about.
+    pub(super) fn newest_changed(&mut self, key: &EncodedKey, old: Option<&Version>, new: &Version) {
+        if let Some(Version { timestamp, value: Some(value), .. }) = old {
+            self.digest.remove(Digest::of(key, *timestamp, value));
+            self.live_keys -= 1;
+        }
+        if let Some(value) = &new.value {
+            self.digest.add(Digest::of(key, new.timestamp, value));
+            self.live_keys += 1;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Building a replica's state from a checkpoint or a snapshot.
+
+use super::checkpoint::Checkpoints;
+use super::counters::Counters;
+use super::history::History;
+use super::{PartitionHeader, PartitionState};
+use crate::error::Error;
+use crate::key::EncodedKey;
+use crate::mvcc::{Chain, StoredVersion};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// Where the versions come from, which decides what the next checkpoint must put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The engine: it holds all of them.
+    Checkpoint,
+    /// Another replica: the engine holds none of them.
+    Snapshot,
+}
+
+/// A state in the making. Versions come in any order and may come twice.
+#[derive(Debug)]
+pub struct PartitionRestore {
+    header: PartitionHeader,
+    origin: Origin,
+    keys: BTreeMap<EncodedKey, Chain>,
+    counters: Counters,
+    /// All keys, for a snapshot.
+    dirty: Vec<EncodedKey>,
+}
+
+impl PartitionState {
+    /// Starts from the committed checkpoint `header` of this replica's own engine.
+    pub fn restore_from_checkpoint(header: PartitionHeader) -> PartitionRestore {
+        PartitionRestore::new(header, Origin::Checkpoint)
+    }
+
+    /// Starts from another replica's snapshot `header`. The engine must hold nothing for this partition: the
+    /// next checkpoint puts everything.
+    pub fn restore_from_snapshot(header: PartitionHeader) -> PartitionRestore {
+        PartitionRestore::new(header, Origin::Snapshot)
+    }
+}
+
+impl PartitionRestore {
+    fn new(header: PartitionHeader, origin: Origin) -> Self {
+        Self { header, origin, keys: BTreeMap::new(), counters: Counters::default(), dirty: Vec::new() }
+    }
+
+    /// Takes one version. One that is later than the header is ignored: a checkpoint that was never committed
+    /// left it, and the log holds its entry.
+    pub fn add(&mut self, stored: StoredVersion) {
+        let StoredVersion { key, version } = stored;
+        if version.index > self.header.index {
+            return;
+        }
+        match self.keys.entry(key) {
+            Entry::Vacant(vacant) => {
+                self.counters.key_added(vacant.key());
+                self.counters.version_added(&version);
+                self.counters.newest_changed(vacant.key(), None, &version);
+                if self.origin == Origin::Snapshot {
+                    self.dirty.push(vacant.key().clone());
+                }
+                vacant.insert(Chain::One(version));
+            }
+            Entry::Occupied(mut occupied) => {
+                let newest = occupied.get().newest();
+                let becomes_newest = version.timestamp > newest.timestamp;
+                let (old, new) = (newest.clone(), version.clone());
+                if occupied.get_mut().insert(version) {
+                    self.counters.version_added(&new);
+                    if becomes_newest {
+                        self.counters.newest_changed(occupied.key(), Some(&old), &new);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state at the header's index.
+    ///
+    /// # Errors
+    /// `internal` when the versions are not those that the header was written for: something was lost or
+    /// damaged, and the replica must be rebuilt from another one.
+    pub fn finish(self) -> Result<PartitionState, Error> {
+        let Self { header, origin, keys, counters, dirty } = self;
+        if counters.digest != header.digest || counters.live_keys != header.live_keys {
+            return Err(Error::internal(format!(
+                "restored data does not match its header at index {}: digest {} of {} keys, expected {} of {}",
+                header.index, counters.digest, counters.live_keys, header.digest, header.live_keys,
+            )));
+        }
+        Ok(PartitionState {
+            keys,
+            applied: header.index,
+            last_timestamp: header.last_timestamp,
+            gc_floor: header.gc_floor,
+            history: History::starting_at(header.index, header.digest, header.live_keys),
+            checkpoints: match origin {
+                Origin::Checkpoint => Checkpoints::committed_at(header.index),
+                Origin::Snapshot => Checkpoints::all_dirty(dirty),
+            },
+            counters,
+            pins: BTreeMap::new(),
+            sweep: None,
+        })
+    }
+}

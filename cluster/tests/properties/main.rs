@@ -1,0 +1,7 @@
+//! The clever parts against dumb twins, on random inputs.
+
+mod engine;
+mod oracle;
+mod partition;
+mod placement;
+mod twin;
