@@ -1,0 +1,32 @@
+//! Who a node is.
+
+use super::{DataDirError, IDENTITY, read_control_file, replace};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use trandb_cluster::{ClusterId, InstanceId, NodeId};
+
+/// What a node must remember of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// This directory, as opposed to one that was there before it.
+    pub instance: InstanceId,
+    /// The node's number in its cluster, once it has one.
+    pub node: Option<NodeId>,
+    /// The cluster, once the node belongs to one.
+    pub cluster: Option<ClusterId>,
+}
+
+impl Identity {
+    pub(super) fn read(path: &Path) -> Result<Self, DataDirError> {
+        let corrupt = |what: String| DataDirError::corrupt(path.join(IDENTITY), what);
+        let text = read_control_file(path, IDENTITY)?.ok_or_else(|| corrupt("it is missing".into()))?;
+        serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<(), DataDirError> {
+        let mut text = serde_json::to_string_pretty(self).expect("three plain fields always serialize");
+        text.push('\n');
+        replace(path, IDENTITY, text.as_bytes()).map_err(|source| DataDirError::io(path, source))
+    }
+}

@@ -1,0 +1,395 @@
+//! Checkpoints in sled 0.34.
+//!
+//! Sled by itself does not survive a power cut: on Linux its flush starts the transfer of pages but never
+//! makes the disk or the file system write them down, and pages that outgrow a segment go to files that are
+//! never synced. What makes it fit for checkpoints, which the log can redo:
+//!
+//! - [`SledEngine::commit`] flushes, then syncs the database file through a file handle of its own. That covers
+//!   what sled wrote through its own handle, since both are the same file.
+//! - Records are cut into entries so small that pages stay below that size ([`super::record`]); should any
+//!   such file appear all the same, it is synced, too.
+//! - Records of several entries are written and removed in one batch, so they are whole or not there.
+//! - A meta is the last thing written before the flush, and sled's log recovers to a prefix of what was written.
+//! - A panic, or a sync that failed, ends the engine: what it would answer after that cannot be trusted.
+//!
+//! One database holds all partitions, one tree each: databases cost a thread and megabytes apiece.
+//!
+//! # Caveats
+//! The file never shrinks; room is reused. A checkpoint of much more than the cache is slow.
+
+use super::record::{self, Assembler, Entries, EntryKey};
+use super::{Engine, EngineError, META_BYTES_MAX};
+use ::sled::{Batch, Db, Mode, Tree};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::mvcc::StoredVersion;
+use trandb_cluster::{EncodedKey, PartitionId, Timestamp};
+
+/// A closed database holds its lock until sled's own threads have let go of it. How long opening waits for
+/// that before it fails; no other process can hold it, since the data directory is locked.
+const OPEN_ATTEMPTS_MAX: u32 = 100;
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// How sled is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct SledOptions {
+    /// Bytes of pages that sled keeps in memory. A checkpoint that is larger is several times slower.
+    pub cache_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        // The data itself is in memory already; what is cached here is what checkpoints write to.
+        Self { cache_bytes: 64 << 20 }
+    }
+}
+
+/// A [`Engine`] on disk.
+pub struct SledEngine {
+    db: Db,
+    /// The same file that sled writes to.
+    file: File,
+    blobs: PathBuf,
+    trees: Mutex<BTreeMap<PartitionId, Tree>>,
+    /// The files in `blobs` that are known to be on disk.
+    synced_blobs: Mutex<BTreeSet<PathBuf>>,
+    failed: AtomicBool,
+}
+
+impl SledEngine {
+    /// Opens the database in `dir`, or makes one.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] when what is there cannot be read, else as the system says.
+    pub fn open(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
+        let db = open_db(dir, options)?;
+        let opened = || -> io::Result<File> {
+            let file = File::options().read(true).write(true).open(dir.join("db"))?;
+            file.sync_all()?;
+            File::open(dir.join("conf"))?.sync_all()?;
+            File::open(dir)?.sync_all()?;
+            Ok(file)
+        };
+        let file = opened().map_err(|error| EngineError::Io { action: "sync its files", error })?;
+        let engine = Self {
+            db,
+            file,
+            blobs: dir.join("blobs"),
+            trees: Mutex::default(),
+            synced_blobs: Mutex::default(),
+            failed: AtomicBool::new(false),
+        };
+        let trees = engine.guarded("list its trees", || {
+            let mut trees = BTreeMap::new();
+            for name in engine.db.tree_names() {
+                if let Some(partition) = partition_of(&name) {
+                    trees.insert(partition, engine.db.open_tree(&name)?);
+                }
+            }
+            Ok(trees)
+        })?;
+        *lock(&engine.trees) = trees;
+        Ok(engine)
+    }
+
+    /// Calls into sled: turns its panics into the end of the engine.
+    fn guarded<T>(
+        &self,
+        action: &'static str,
+        call: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<T, EngineError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(EngineError::failed("it failed before"));
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => result.map_err(|fault| fault.into_error(action)),
+            Err(panic) => {
+                self.failed.store(true, Ordering::Release);
+                Err(EngineError::failed(format!("sled panicked: {}", panic_text(&*panic))))
+            }
+        }
+    }
+
+    fn tree(&self, partition: PartitionId) -> Option<Tree> {
+        lock(&self.trees).get(&partition).cloned()
+    }
+
+    fn tree_or_new(&self, partition: PartitionId) -> Result<Tree, EngineError> {
+        let mut trees = lock(&self.trees);
+        if let Some(tree) = trees.get(&partition) {
+            return Ok(tree.clone());
+        }
+        let tree = self.guarded("make a tree", || Ok(self.db.open_tree(name_of(partition))?))?;
+        trees.insert(partition, tree.clone());
+        Ok(tree)
+    }
+
+    /// Makes all that was written durable. A sync that fails may have lost what it was for, and the next one
+    /// would not know: so the first failure is the last call.
+    fn sync(&self) -> Result<(), EngineError> {
+        let started = Instant::now();
+        let result = self.guarded("flush", || Ok(self.db.flush()?)).and_then(|_| {
+            self.sync_blobs()
+                .and_then(|()| self.file.sync_data())
+                .map_err(|error| EngineError::Io { action: "sync", error })
+        });
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        metrics::histogram!("trandb_checkpoint_sync_seconds").record(started.elapsed().as_secs_f64());
+        result
+    }
+
+    fn sync_blobs(&self) -> io::Result<()> {
+        let mut present = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.blobs)? {
+            present.insert(entry?.path());
+        }
+        let mut synced = lock(&self.synced_blobs);
+        let mut any = false;
+        for path in present.difference(&synced) {
+            match File::open(path) {
+                Ok(file) => file.sync_all()?,
+                // Sled has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            any = true;
+        }
+        if any {
+            File::open(&self.blobs)?.sync_all()?;
+        }
+        *synced = present;
+        Ok(())
+    }
+}
+
+impl Engine for SledEngine {
+    fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError> {
+        let Some(tree) = self.tree(partition) else { return Ok(None) };
+        self.guarded("read a meta", || read_meta(&tree).map_err(|fault| fault.of(partition)))
+    }
+
+    fn load(&self, partition: PartitionId, sink: &mut dyn FnMut(StoredVersion)) -> Result<(), EngineError> {
+        let Some(tree) = self.tree(partition) else { return Ok(()) };
+        let corrupt = |what| EngineError::Corrupt { partition: Some(partition), what };
+        let mut assembler = Assembler::default();
+        let mut entries = self.guarded("read a partition", || Ok(tree.iter()))?;
+        loop {
+            let next = self.guarded("read a partition", || {
+                entries.next().transpose().map_err(|error| Fault::from(error).of(partition))
+            })?;
+            let Some((name, entry)) = next else { break };
+            if let Some(version) = assembler.take(&name, &entry).map_err(corrupt)? {
+                sink(version);
+            }
+        }
+        assembler.finish().map_err(corrupt)
+    }
+
+    fn put(&self, partition: PartitionId, versions: &[StoredVersion]) -> Result<(), EngineError> {
+        let tree = self.tree_or_new(partition)?;
+        for StoredVersion { key, version } in versions {
+            let name = EntryKey::version(key, version.timestamp)?;
+            let entries = Entries::version(version)?;
+            self.guarded("write a version", || {
+                write(&tree, name, &entries, |first| record::version_entries(first).map_err(Fault::Corrupt))
+                    .map_err(|fault| fault.of(partition))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn commit(&self, partition: PartitionId, meta: &[u8]) -> Result<(), EngineError> {
+        if meta.len() > META_BYTES_MAX {
+            return Err(EngineError::failed(format!("a meta of {} bytes does not fit", meta.len())));
+        }
+        let tree = self.tree_or_new(partition)?;
+        let entries = Entries::meta(meta)?;
+        self.guarded("write a meta", || {
+            write(&tree, EntryKey::meta(), &entries, |first| {
+                record::meta_entries(first).map(|(entries, _)| entries).map_err(Fault::Corrupt)
+            })
+            .map_err(|fault| fault.of(partition))
+        })?;
+        self.sync()
+    }
+
+    fn remove(
+        &self,
+        partition: PartitionId,
+        versions: &[(EncodedKey, Timestamp)],
+    ) -> Result<(), EngineError> {
+        let Some(tree) = self.tree(partition) else { return Ok(()) };
+        for (key, timestamp) in versions {
+            let name = EntryKey::version(key, *timestamp)?;
+            self.guarded("remove a version", || erase(&tree, name).map_err(|fault| fault.of(partition)))?;
+        }
+        Ok(())
+    }
+
+    fn drop_partition(&self, partition: PartitionId) -> Result<(), EngineError> {
+        let mut trees = lock(&self.trees);
+        if !trees.contains_key(&partition) {
+            return Ok(());
+        }
+        self.guarded("drop a tree", || Ok(self.db.drop_tree(name_of(partition))?))?;
+        trees.remove(&partition);
+        drop(trees);
+        self.sync()
+    }
+}
+
+/// Writes a record over the one that may be there: in one step, and leaving none of its entries.
+fn write(
+    tree: &Tree,
+    mut name: EntryKey,
+    entries: &Entries<'_>,
+    entries_before: impl FnOnce(&[u8]) -> Result<u32, Fault>,
+) -> Result<(), Fault> {
+    let before = tree.get(name.chunk(0))?.map_or(Ok(0), |first| entries_before(&first))?;
+    if entries.count() == 1 && before <= 1 {
+        for entry in entries.iter() {
+            tree.insert(name.chunk(0), entry)?;
+        }
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    for (chunk, entry) in entries.iter().enumerate() {
+        batch.insert(name.chunk(chunk as u32), entry);
+    }
+    for chunk in entries.count()..before {
+        batch.remove(name.chunk(chunk));
+    }
+    Ok(tree.apply_batch(batch)?)
+}
+
+/// Removes a version in one step.
+fn erase(tree: &Tree, mut name: EntryKey) -> Result<(), Fault> {
+    let Some(first) = tree.get(name.chunk(0))? else { return Ok(()) };
+    let entries = record::version_entries(&first).map_err(Fault::Corrupt)?;
+    if entries == 1 {
+        tree.remove(name.chunk(0))?;
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    for chunk in 0..entries {
+        batch.remove(name.chunk(chunk));
+    }
+    Ok(tree.apply_batch(batch)?)
+}
+
+fn read_meta(tree: &Tree) -> Result<Option<Bytes>, Fault> {
+    let mut name = EntryKey::meta();
+    let Some(first) = tree.get(name.chunk(0))? else { return Ok(None) };
+    let (entries, length) = record::meta_entries(&first).map_err(Fault::Corrupt)?;
+    let mut meta = record::meta_payload(&first).to_vec();
+    for chunk in 1..entries {
+        let entry = tree.get(name.chunk(chunk))?;
+        let entry = entry.ok_or_else(|| Fault::Corrupt(format!("chunk {chunk} of the meta is missing")))?;
+        meta.extend_from_slice(&entry);
+    }
+    if meta.len() != length {
+        return Err(Fault::Corrupt(format!("the meta has {} bytes instead of {length}", meta.len())));
+    }
+    Ok(Some(meta.into()))
+}
+
+/// What a call into sled fails with, before it is known what the call was for.
+enum Fault {
+    Sled(::sled::Error),
+    Corrupt(String),
+    Partition(PartitionId, Box<Fault>),
+}
+
+impl From<::sled::Error> for Fault {
+    fn from(error: ::sled::Error) -> Self {
+        Self::Sled(error)
+    }
+}
+
+impl Fault {
+    fn of(self, partition: PartitionId) -> Self {
+        Self::Partition(partition, Box::new(self))
+    }
+
+    fn into_error(self, action: &'static str) -> EngineError {
+        let (partition, fault) = match self {
+            Self::Partition(partition, fault) => (Some(partition), *fault),
+            fault => (None, fault),
+        };
+        match fault {
+            Self::Corrupt(what) => EngineError::Corrupt { partition, what },
+            Self::Sled(::sled::Error::Io(error)) => EngineError::Io { action, error },
+            Self::Sled(error @ ::sled::Error::Corruption { .. }) => {
+                EngineError::Corrupt { partition, what: error.to_string() }
+            }
+            Self::Sled(error) => EngineError::failed(error.to_string()),
+            Self::Partition(_, fault) => fault.into_error(action),
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "opening happens before there is anything to hold up, and never in the simulation"
+)]
+fn open_db(dir: &Path, options: SledOptions) -> Result<Db, EngineError> {
+    let config = ::sled::Config::new()
+        .path(dir)
+        .cache_capacity(options.cache_bytes)
+        .mode(Mode::HighThroughput)
+        // Commits flush; what lies between them need not be on disk.
+        .flush_every_ms(None);
+    let mut attempts = 1;
+    loop {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open())).map_err(|panic| {
+            // Sled finds much of what is wrong with its files by tripping over it.
+            EngineError::Corrupt { partition: None, what: format!("sled panicked: {}", panic_text(&*panic)) }
+        })?;
+        match opened {
+            Ok(db) => return Ok(db),
+            Err(::sled::Error::Io(error)) if is_locked(&error) && attempts < OPEN_ATTEMPTS_MAX => {
+                attempts += 1;
+                std::thread::sleep(OPEN_PAUSE);
+            }
+            Err(error) => return Err(Fault::from(error).into_error("open")),
+        }
+    }
+}
+
+/// Sled says so in words only.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given")
+}
+
+/// Trees are named after their partition, in a form that cannot be sled's own default tree.
+fn name_of(partition: PartitionId) -> String {
+    format!("p{:08x}", partition.0)
+}
+
+fn partition_of(name: &[u8]) -> Option<PartitionId> {
+    let digits = std::str::from_utf8(name).ok()?.strip_prefix('p')?;
+    u32::from_str_radix(digits, 16).ok().map(PartitionId)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded here is whole at any time: every change to it is a single call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,191 @@
+//! Raft's calls as messages to the same group's actor on another node.
+
+use super::machine::SnapshotData;
+use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
+use super::types::{TypeConfig, Vote};
+use crate::peer::PeerHub;
+use crate::rpc::{Reply, RpcError};
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use std::future::Future;
+use std::time::Duration;
+use trandb_cluster::{NodeId, PartitionId};
+
+/// How long one snapshot chunk may take: a few megabytes over a slow link.
+const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The least time that entries are given to arrive and become durable. A heartbeat's own limit is far
+/// shorter, but large entries on a slow link must not be sent again and again.
+const APPEND_DEADLINE_MIN: Duration = Duration::from_secs(5);
+
+/// Makes one `PeerClient` per peer for a group.
+#[derive(Clone)]
+pub struct PeerNetwork {
+    hub: PeerHub,
+    actor: String,
+}
+
+impl PeerNetwork {
+    /// A network for `group` over this node's links.
+    pub fn new(hub: PeerHub, group: PartitionId) -> Self {
+        Self { hub, actor: format!("{group}/raft") }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: u64, _node: &()) -> PeerClient {
+        PeerClient { hub: self.hub.clone(), actor: self.actor.clone(), target: NodeId(target), transfers: 0 }
+    }
+}
+
+/// Raft's line to one peer.
+pub struct PeerClient {
+    hub: PeerHub,
+    actor: String,
+    target: NodeId,
+    transfers: u64,
+}
+
+impl PeerClient {
+    async fn call<T>(
+        &self,
+        deadline: Duration,
+        weight: usize,
+        make: impl FnOnce(Reply<Result<T, String>>) -> RaftMessage,
+    ) -> Result<T, RPCError<TypeConfig>>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+        match self.hub.call(self.target, &self.actor, deadline, weight, make).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refusal)) => Err(RPCError::Network(NetworkError::from_string(refusal))),
+            Err(error @ RpcError::Timeout) => Err(RPCError::Network(NetworkError::from_string(error))),
+            Err(error) => Err(RPCError::Unreachable(Unreachable::from_string(error))),
+        }
+    }
+}
+
+fn weigh(request: &AppendEntriesRequest<TypeConfig>) -> usize {
+    request.entries.iter().fold(256, |sum, entry| {
+        sum + 64
+            + match &entry.payload {
+                openraft::EntryPayload::Normal(proposal) => proposal.0.len(),
+                _ => 256,
+            }
+    })
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = if request.entries.is_empty() {
+            option.hard_ttl()
+        } else {
+            option.hard_ttl().max(APPEND_DEADLINE_MIN)
+        };
+        let weight = weigh(&request);
+        self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = VoteCall { request, pre: false };
+        self.call(option.hard_ttl(), 256, |reply| RaftMessage::Vote(call, reply)).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = VoteCall { request, pre: true };
+        self.call(option.hard_ttl(), 256, |reply| RaftMessage::Vote(call, reply)).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        self.transfers += 1;
+        let sending = self.send_snapshot(vote, snapshot);
+        tokio::pin!(sending, cancel);
+        tokio::select! {
+            biased;
+            closed = &mut cancel => Err(StreamingError::Closed(closed)),
+            sent = &mut sending => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = TransferCall {
+            from: *request.from_leader(),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().copied(),
+        };
+        self.call(option.hard_ttl(), 256, |reply| RaftMessage::Transfer(call, reply)).await
+    }
+}
+
+impl PeerClient {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let unreachable = |what: String| StreamingError::Unreachable(Unreachable::from_string(what));
+        let SnapshotData::Source(source) = snapshot.snapshot else {
+            return Err(unreachable("only a received snapshot is at hand".into()));
+        };
+        for sequence in 0.. {
+            let (data, last) = source.next_chunk().await.map_err(|error| unreachable(error.to_string()))?;
+            let weight = data.len() + 256;
+            let part = SnapshotPart {
+                transfer: self.transfers,
+                sequence,
+                vote,
+                last_log_id: snapshot.meta.last_log_id,
+                membership: snapshot.meta.last_membership.clone(),
+                data,
+                last,
+            };
+            let answer = self
+                .call(SNAPSHOT_CHUNK_DEADLINE, weight, |reply| RaftMessage::Snapshot(part, reply))
+                .await
+                .map_err(|error| match error {
+                    RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+                    RPCError::Network(error) => StreamingError::Network(error),
+                    RPCError::Timeout(error) => StreamingError::Timeout(error),
+                    other => unreachable(other.to_string()),
+                })?;
+            match (answer, last) {
+                (Some(response), _) => return Ok(response),
+                (None, true) => return Err(unreachable("the last chunk was not answered".into())),
+                (None, false) => {}
+            }
+        }
+        unreachable!("the loop returns")
+    }
+}

@@ -1,0 +1,143 @@
+//! The names that the rest of the project uses for Raft's types.
+
+use super::LEASE_MARGIN_PERCENT;
+use bytes::Bytes;
+use openraft::{Instant as _, ServerState};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use trandb_cluster::command::Applied;
+use trandb_cluster::system::SystemApplied;
+use trandb_cluster::{NodeId, PartitionId};
+
+openraft::declare_raft_types!(
+    /// One Raft for all groups: entries are opaque bytes, nodes are found by the partition map.
+    pub TypeConfig:
+        D = Proposal,
+        R = LogApplied,
+        NodeId = u64,
+        Node = (),
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+);
+
+/// A group's Raft handle.
+pub type Raft = openraft::Raft<TypeConfig, super::StateMachine>;
+/// What a Raft says about itself.
+pub type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
+/// Term and index of an entry.
+pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+/// Term, candidate, and whether a quorum granted it: Raft's hard state.
+pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+/// A membership and the entry that set it.
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+/// Voters and learners.
+pub type Membership = openraft::Membership<u64, ()>;
+
+/// An encoded command: `trandb_cluster::command::Command` in a data partition, `SystemCommand` in the system
+/// group.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Proposal(pub Bytes);
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What applying an entry answered. It never leaves the node; Raft's types ask for it to be serializable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogApplied {
+    /// Blank and membership entries.
+    Nothing,
+    /// A data partition's command.
+    Data(Applied),
+    /// A system command.
+    System(SystemApplied),
+}
+
+/// A committed entry on its way to the state.
+#[derive(Debug, Clone)]
+pub struct CommittedEntry {
+    /// Its place in the log.
+    pub log_id: LogId,
+    /// What it holds.
+    pub body: EntryBody,
+}
+
+/// What a log entry holds.
+#[derive(Debug, Clone)]
+pub enum EntryBody {
+    /// A new leader's first entry.
+    Blank,
+    /// An encoded command.
+    Command(Bytes),
+    /// A new membership.
+    Membership(Membership),
+}
+
+/// Raft's settings for one group.
+///
+/// Heartbeats, elections and leases come from the node's configuration. The rest is fixed: snapshots are
+/// taken when a checkpoint was written, never by log length; a follower gets a snapshot only when the
+/// entries that it misses are gone.
+///
+/// # Panics
+/// When the timings contradict each other, which validating the configuration rules out.
+pub fn raft_config(
+    group: PartitionId,
+    heartbeat_ms: u64,
+    election_min_ms: u64,
+    election_max_ms: u64,
+) -> Arc<openraft::Config> {
+    let config = openraft::Config {
+        cluster_name: group.to_string(),
+        heartbeat_interval: heartbeat_ms,
+        election_timeout_min: election_min_ms,
+        election_timeout_max: election_max_ms,
+        // Entries are capped by bytes in `GroupLog`; this bounds the count of small ones.
+        max_payload_entries: 512,
+        // Covers a bulk transfer of a whole snapshot; each chunk has its own, shorter deadline.
+        install_snapshot_timeout: 120_000,
+        replication_lag_threshold: u64::MAX / 2,
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 4096,
+        purge_batch_size: 256,
+        api_channel_size: Some(4096),
+        notification_channel_size: Some(8192),
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        backoff: "20ms 40ms 80ms ...250ms".into(),
+        ..openraft::Config::default()
+    };
+    Arc::new(config.validate().expect("the node's configuration has been validated"))
+}
+
+/// The voters of a membership, in order.
+pub fn voters(membership: &StoredMembership) -> Vec<NodeId> {
+    membership.voter_ids().map(NodeId).collect()
+}
+
+/// Whether a leader with these metrics may answer from its own state now without asking anyone.
+///
+/// A quorum acknowledged a message that was sent less than a lease ago, and none of them votes for another
+/// within that time; [`LEASE_MARGIN_PERCENT`] of it is given away for clocks that drift apart.
+pub fn lease_valid(metrics: &RaftMetrics, lease: Duration) -> bool {
+    if metrics.state != ServerState::Leader {
+        return false;
+    }
+    let mut voters = metrics.membership_config.voter_ids();
+    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+        return true;
+    }
+    let usable = lease * (100 - LEASE_MARGIN_PERCENT) / 100;
+    metrics.last_quorum_acked.is_some_and(|acked| acked.into_inner().elapsed() < usable)
+}

@@ -1,0 +1,316 @@
+//! Runs the log: gathers what is submitted while a sync is under way into the next batch.
+
+use super::error::WalError;
+use super::format::{Location, Record};
+use super::log::{Wal, WalStats};
+use super::reader::WalReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use tokio::sync::{oneshot, watch};
+use trandb_cluster::PartitionId;
+
+/// Called once with the outcome of a submission, on the writer's thread or inline: everyone behind it waits, so it
+/// only passes the word on. It must not close the writer.
+pub type Done = Box<dyn FnOnce(Result<Vec<Location>, WalError>) + Send>;
+
+/// The bounds of a writer.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterOptions {
+    /// Bytes of records waiting to be written. Beyond, submissions are refused; from half of it on,
+    /// [`Writer::pressure`] asks the callers to hold back.
+    pub queue_bytes_max: u64,
+    /// A batch is closed once it holds this many bytes: bounds the wait of those in it.
+    pub batch_bytes_max: u64,
+}
+
+impl Default for WriterOptions {
+    /// A quarter of a second's worth of a slow disk's bandwidth, and batches that it writes within about 50 ms.
+    fn default() -> Self {
+        Self { queue_bytes_max: 64 << 20, batch_bytes_max: 8 << 20 }
+    }
+}
+
+/// A submission that was not taken.
+pub struct Refused {
+    /// Whether there was no room, as opposed to a writer that has stopped.
+    pub full: bool,
+    /// What was to be written.
+    pub records: Vec<Record>,
+    /// Whom to tell.
+    pub done: Done,
+}
+
+/// The log behind a queue. Cheap to clone; the writer stops when the last clone is gone or one is closed.
+#[derive(Clone)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    reader: WalReader,
+}
+
+struct Shared {
+    mode: Mode,
+    options: WriterOptions,
+    queued_bytes: Arc<AtomicU64>,
+    pressure: Arc<watch::Sender<bool>>,
+    failed: Arc<watch::Sender<Option<WalError>>>,
+}
+
+enum Mode {
+    Threaded { queue: Mutex<Option<mpsc::Sender<Request>>>, thread: Mutex<Option<Thread>> },
+    Inline(Mutex<Option<Wal>>),
+}
+
+#[allow(clippy::disallowed_types, reason = "the log's own thread: syncing must not hold up a runtime's")]
+type Thread = std::thread::JoinHandle<()>;
+
+enum Request {
+    Write { records: Vec<Record>, bytes: u64, done: Done },
+    Inspect(Box<dyn FnOnce(&Wal) + Send>),
+}
+
+impl Writer {
+    /// Runs the log on a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    #[allow(clippy::disallowed_methods, reason = "the log's own thread")]
+    pub fn threaded(wal: Wal, options: WriterOptions) -> std::io::Result<Self> {
+        let reader = wal.reader();
+        let (queue, requests) = mpsc::channel();
+        let queued_bytes = Arc::new(AtomicU64::new(0));
+        let pressure = Arc::new(watch::Sender::new(false));
+        let failed = Arc::new(watch::Sender::new(None));
+        let gauge = Gauge {
+            options,
+            queued_bytes: queued_bytes.clone(),
+            pressure: pressure.clone(),
+            failed: failed.clone(),
+        };
+        let thread =
+            std::thread::Builder::new().name("wal".into()).spawn(move || run(wal, &requests, &gauge))?;
+        let mode = Mode::Threaded { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
+        Ok(Self { shared: Arc::new(Shared { mode, options, queued_bytes, pressure, failed }), reader })
+    }
+
+    /// Runs the log inside the callers: everything is written before [`Writer::submit`] returns. For the simulation.
+    pub fn inline(wal: Wal) -> Self {
+        let reader = wal.reader();
+        let shared = Shared {
+            mode: Mode::Inline(Mutex::new(Some(wal))),
+            options: WriterOptions::default(),
+            queued_bytes: Arc::default(),
+            pressure: Arc::new(watch::Sender::new(false)),
+            failed: Arc::new(watch::Sender::new(None)),
+        };
+        Self { shared: Arc::new(shared), reader }
+    }
+
+    /// Queues records to be written together, in order after all that were submitted before; `done` is called once
+    /// they are durable or have failed. Submissions larger than the queue are taken when it is empty.
+    ///
+    /// # Errors
+    /// Gives everything back when the queue is full or the writer has stopped; nothing was written then.
+    pub fn submit(&self, records: Vec<Record>, done: Done) -> Result<(), Refused> {
+        match &self.shared.mode {
+            Mode::Inline(wal) => {
+                let mut guard = lock(wal);
+                let Some(wal) = guard.as_mut() else {
+                    return Err(Refused { full: false, records, done });
+                };
+                let written = wal.write(&records);
+                drop(guard);
+                note_failure(&self.shared.failed, &written);
+                done(written);
+                Ok(())
+            }
+            Mode::Threaded { queue, .. } => {
+                // Under the queue's lock, so that two callers cannot both take the last room.
+                let guard = lock(queue);
+                let Some(sender) = guard.as_ref() else {
+                    return Err(Refused { full: false, records, done });
+                };
+                let bytes: u64 = records.iter().map(Record::bytes).sum();
+                let queued = self.shared.queued_bytes.load(Ordering::Relaxed);
+                if queued > 0 && queued + bytes > self.shared.options.queue_bytes_max {
+                    return Err(Refused { full: true, records, done });
+                }
+                self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+                match sender.send(Request::Write { records, bytes, done }) {
+                    Ok(()) => {
+                        if queued + bytes > self.shared.options.queue_bytes_max / 2 {
+                            self.shared.pressure.send_if_modified(|full| !std::mem::replace(full, true));
+                        }
+                        Ok(())
+                    }
+                    Err(mpsc::SendError(Request::Write { records, done, .. })) => {
+                        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                        Err(Refused { full: false, records, done })
+                    }
+                    Err(mpsc::SendError(Request::Inspect(_))) => unreachable!("a write was sent"),
+                }
+            }
+        }
+    }
+
+    /// [`Writer::submit`] as a future, for callers that wait for one write.
+    ///
+    /// # Errors
+    /// Those of [`Wal::write`]; [`WalError::Closed`] when the writer has stopped or its queue is full.
+    pub async fn write(&self, records: Vec<Record>) -> Result<Vec<Location>, WalError> {
+        let (tell, told) = oneshot::channel();
+        let done: Done = Box::new(move |written| drop(tell.send(written)));
+        self.submit(records, done).map_err(|_| WalError::Closed)?;
+        told.await.unwrap_or(Err(WalError::Closed))
+    }
+
+    /// True while the queue is more than half full: callers should hold back new work.
+    pub fn pressure(&self) -> watch::Receiver<bool> {
+        self.shared.pressure.subscribe()
+    }
+
+    /// Why the log takes no more writes, once that is so: the first failure, which says more than those after it.
+    pub fn failed(&self) -> watch::Receiver<Option<WalError>> {
+        self.shared.failed.subscribe()
+    }
+
+    /// Reads records that were written.
+    pub fn reader(&self) -> WalReader {
+        self.reader.clone()
+    }
+
+    /// As [`Wal::pinned_by`].
+    ///
+    /// # Errors
+    /// [`WalError::Closed`] when the writer has stopped.
+    pub async fn pinned_by(&self, segments_behind: usize) -> Result<Vec<PartitionId>, WalError> {
+        self.inspect(move |wal| wal.pinned_by(segments_behind)).await
+    }
+
+    /// As [`Wal::stats`].
+    ///
+    /// # Errors
+    /// [`WalError::Closed`] when the writer has stopped.
+    pub async fn stats(&self) -> Result<WalStats, WalError> {
+        self.inspect(Wal::stats).await
+    }
+
+    /// Writes what was submitted, then stops and waits for the thread to end. Blocks for that long.
+    pub fn close(&self) {
+        match &self.shared.mode {
+            Mode::Inline(wal) => drop(lock(wal).take()),
+            Mode::Threaded { queue, thread } => {
+                drop(lock(queue).take());
+                let thread = lock(thread).take();
+                if let Some(thread) = thread {
+                    // The thread's panics were caught and reported where they happened.
+                    drop(thread.join());
+                }
+            }
+        }
+    }
+
+    async fn inspect<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Wal) -> T + Send + 'static,
+    ) -> Result<T, WalError> {
+        let told = match &self.shared.mode {
+            Mode::Inline(wal) => return lock(wal).as_ref().map(look).ok_or(WalError::Closed),
+            Mode::Threaded { queue, .. } => {
+                let (tell, told) = oneshot::channel();
+                let request = Request::Inspect(Box::new(move |wal| drop(tell.send(look(wal)))));
+                let guard = lock(queue);
+                let sender = guard.as_ref().ok_or(WalError::Closed)?;
+                sender.send(request).map_err(|_| WalError::Closed)?;
+                told
+            }
+        };
+        told.await.map_err(|_| WalError::Closed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+/// Lowers what [`Writer::submit`] raised.
+struct Gauge {
+    options: WriterOptions,
+    queued_bytes: Arc<AtomicU64>,
+    pressure: Arc<watch::Sender<bool>>,
+    failed: Arc<watch::Sender<Option<WalError>>>,
+}
+
+impl Gauge {
+    fn written(&self, bytes: u64) {
+        let left = self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        if left <= self.options.queue_bytes_max / 2 {
+            self.pressure.send_if_modified(|full| std::mem::replace(full, false));
+        }
+    }
+}
+
+/// One submission's share of a batch.
+struct Waiter {
+    records: usize,
+    done: Done,
+}
+
+fn run(mut wal: Wal, requests: &mpsc::Receiver<Request>, gauge: &Gauge) {
+    let mut records = Vec::new();
+    let mut waiters = Vec::new();
+    while let Ok(first) = requests.recv() {
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Write { records: more, bytes: more_bytes, done } => {
+                    waiters.push(Waiter { records: more.len(), done });
+                    records.extend(more);
+                    bytes += more_bytes;
+                }
+                Request::Inspect(look) => look(&wal),
+            }
+            next = if bytes < gauge.options.batch_bytes_max { requests.try_recv().ok() } else { None };
+        }
+        // A panic half way through leaves the log as unknown as a failed write does.
+        let written = catch_unwind(AssertUnwindSafe(|| wal.write(&records))).unwrap_or_else(|_| {
+            wal.poison();
+            Err(WalError::Poisoned)
+        });
+        if let Err(error) = &written {
+            tracing::error!(%error, records = records.len(), "could not write to the log");
+        }
+        note_failure(&gauge.failed, &written);
+        records.clear();
+        gauge.written(bytes);
+        tell(&mut waiters, written);
+    }
+}
+
+/// Publishes the first failure after which the log takes nothing more. What is only too large was not begun.
+fn note_failure(failed: &watch::Sender<Option<WalError>>, written: &Result<Vec<Location>, WalError>) {
+    if let Err(error) = written
+        && !matches!(error, WalError::TooLarge { .. })
+    {
+        failed.send_if_modified(|first| {
+            let news = first.is_none();
+            first.get_or_insert_with(|| error.clone());
+            news
+        });
+    }
+}
+
+fn tell(waiters: &mut Vec<Waiter>, written: Result<Vec<Location>, WalError>) {
+    let mut locations = written.map(Vec::into_iter);
+    for Waiter { records, done } in waiters.drain(..) {
+        let outcome = match &mut locations {
+            Ok(locations) => Ok(locations.by_ref().take(records).collect()),
+            Err(error) => Err(error.clone()),
+        };
+        // One caller's panic must not leave the others waiting.
+        if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+            tracing::error!("a caller of the log panicked when told the outcome");
+        }
+    }
+}
