@@ -1,1 +1,16 @@
-//! Placeholder until its first module lands.
+//! Who does it: actors, as thin shells that feed the pure cores of `trandb-cluster` and carry out what they
+//! ask through the doors of `trandb-runtime`.
+
+pub mod context;
+pub mod control;
+pub mod controller;
+pub mod database;
+pub mod gateway;
+pub mod gauges;
+pub mod node;
+pub mod oracle;
+pub mod partition;
+pub mod replica;
+pub mod router;
+mod supervise;
+pub mod wal;

@@ -1,0 +1,131 @@
+//! What every actor of a node may use. Nothing in here is global: several nodes live in one process in the
+//! simulation.
+
+use crate::gauges::Gauges;
+use crate::oracle::OracleMessage;
+use crate::partition::PartitionMessage;
+use crate::router::{RouterMessage, Routes};
+use arc_swap::ArcSwap;
+use ractor::ActorRef;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use trandb_cluster::system::SystemState;
+use trandb_cluster::{Error, InstanceId, NodeId, PartitionId};
+use trandb_runtime::clock::Clock;
+use trandb_runtime::config::Config;
+use trandb_runtime::engine;
+use trandb_runtime::peer::PeerHub;
+use trandb_runtime::raft::{LogSink, Raft, RaftMessage};
+use trandb_runtime::random::Random;
+use trandb_runtime::wal::WalReader;
+
+/// A node's parts and settings.
+pub struct NodeContext {
+    /// This node.
+    pub node: NodeId,
+    /// Its data directory's own number.
+    pub instance: InstanceId,
+    /// Its settings.
+    pub config: Arc<Config>,
+    /// Its links to other nodes.
+    pub hub: PeerHub,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub random: Random,
+    /// The storage engine, on its own thread.
+    pub engine: engine::Worker,
+    /// The write-ahead log's actor.
+    pub log: Arc<dyn LogSink>,
+    /// Reads from the write-ahead log.
+    pub log_reader: WalReader,
+    /// When the process started: until one lease later it must not vote.
+    pub started: Instant,
+    /// Held by the one checkpoint that is being written.
+    pub checkpoint_turn: Semaphore,
+    /// Gauges and counters.
+    pub gauges: Gauges,
+    pub(crate) stopping: AtomicBool,
+    /// The system group's state as applied here.
+    pub(crate) system: watch::Sender<Arc<SystemState>>,
+    /// Where keys live, as the router last published it.
+    pub(crate) routes: watch::Sender<Arc<Routes>>,
+    /// The partitions that have a replica here.
+    pub(crate) local: ArcSwap<BTreeMap<PartitionId, Arc<crate::partition::ReplicaState>>>,
+    pub(crate) system_raft: ArcSwap<Option<Raft>>,
+    pub(crate) system_group: ArcSwap<Option<ActorRef<RaftMessage>>>,
+    pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
+    pub(crate) router: ArcSwap<Option<ActorRef<RouterMessage>>>,
+}
+
+impl NodeContext {
+    /// How long a leader's lease lasts, and how long whoever granted it votes for nobody else.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.config.raft.election_max_ms)
+    }
+
+    /// Whether this node is handing over and will stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// From now on this node is not ready, and nobody hands it anything.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.tell_router(RouterMessage::Publish);
+    }
+
+    /// The system group's state as applied here.
+    pub fn system(&self) -> Arc<SystemState> {
+        self.system.borrow().clone()
+    }
+
+    /// The system group's Raft, once it runs.
+    pub fn system_raft(&self) -> Option<Raft> {
+        (**self.system_raft.load()).clone()
+    }
+
+    /// Who leads a group, as far as this node has heard.
+    pub fn leader(&self, group: PartitionId) -> Option<NodeId> {
+        self.routes.borrow().leader(group)
+    }
+
+    /// The actor of a partition with a replica here.
+    pub fn partition(&self, id: PartitionId) -> Option<ActorRef<PartitionMessage>> {
+        self.local.load().get(&id)?.actor()
+    }
+
+    /// The actor of a group with a replica here.
+    pub fn group(&self, id: PartitionId) -> Option<ActorRef<RaftMessage>> {
+        if id.is_system() {
+            return self.system_group.load().as_ref().clone();
+        }
+        self.local.load().get(&id)?.group()
+    }
+
+    /// Sends to this node's oracle.
+    ///
+    /// # Errors
+    /// `unavailable` while the node starts or stops.
+    pub fn oracle(&self, message: OracleMessage) -> Result<(), Error> {
+        let stopped = || Error::unavailable("the node's oracle is not running");
+        let oracle = self.oracle.load();
+        oracle.as_ref().as_ref().ok_or_else(stopped)?.cast(message).map_err(|_| stopped())
+    }
+
+    /// Sends to this node's router. One that has died learns everything anew when it starts.
+    pub fn tell_router(&self, message: RouterMessage) {
+        if let Some(router) = self.router.load().as_ref() {
+            let _ = router.cast(message);
+        }
+    }
+
+    /// The full name of an actor of this node; remotable ones are found by it.
+    pub fn actor_name(&self, short: &str) -> String {
+        format!("{}/{short}", self.node)
+    }
+}

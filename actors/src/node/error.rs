@@ -1,0 +1,87 @@
+//! Why a node does not start.
+
+use std::io;
+use trandb_cluster::ClusterId;
+use trandb_runtime::datadir::DataDirError;
+use trandb_runtime::peer::PeerError;
+use trandb_runtime::wal::WalError;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is in use, foreign, of a newer format, or cannot be written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The data directory is of another cluster than the seeds: one of the two settings is a slip.
+    #[error("the data directory belongs to cluster {ours}, and the seed {seed} to another one")]
+    OtherCluster {
+        /// Whose the directory is.
+        ours: ClusterId,
+        /// Which seed.
+        seed: String,
+    },
+    /// The write-ahead log is corrupt or cannot be read.
+    #[error("write-ahead log: {0}")]
+    Log(#[from] WalError),
+    /// The system gives no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The storage engine fails.
+    #[error("storage engine: {0}")]
+    Storage(String),
+    /// A port is in use or an address is not ours.
+    #[error("cannot listen on {addr} for the {door} door: {error}")]
+    Bind {
+        /// Which door.
+        door: &'static str,
+        /// Where.
+        addr: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The peer links cannot start.
+    #[error("peers: {0}")]
+    Peers(#[from] PeerError),
+    /// An actor failed while the node started.
+    #[error("{}", .0.message)]
+    Failed(Fatal),
+}
+
+/// Why a node that served can go on no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fatal {
+    /// Lower case, what happened, then the values.
+    pub message: String,
+    /// The process's exit code (sysexits).
+    pub exit_code: u8,
+}
+
+impl Fatal {
+    /// An actor that cannot be restarted: exit code 1.
+    pub(super) fn actor(message: String) -> Self {
+        Self { message, exit_code: 1 }
+    }
+
+    /// A log that takes no more writes.
+    pub(super) fn log(error: &WalError) -> Self {
+        Self { message: format!("write-ahead log: {error}"), exit_code: error.exit_code() }
+    }
+}
+
+impl StartError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::DataDir(error) => error.exit_code(),
+            Self::OtherCluster { .. } => 78,
+            Self::Log(error) => error.exit_code(),
+            Self::Storage(_) | Self::Thread(_) => 74,
+            Self::Bind { error, .. } => match error.kind() {
+                io::ErrorKind::PermissionDenied => 77,
+                _ => 69,
+            },
+            Self::Peers(_) => 69,
+            Self::Failed(fatal) => fatal.exit_code,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A fresh node's first minutes: it asks its seeds until it is a member of a cluster.
+
+use super::StartError;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::forming::{Decision, SeedState, decide, normalize};
+use trandb_cluster::system::{NodeAddresses, NodeInfo};
+use trandb_cluster::{ClusterId, InstanceId, NodeId};
+use trandb_runtime::peer::{Answer, Ask, HandshakeError, PeerError, PeerHub, Refusal};
+
+/// How long after a round of questions the next one begins.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// How often the log says why a node is still waiting.
+const COMPLAIN: Duration = Duration::from_secs(10);
+
+/// What became of a fresh node.
+#[derive(Debug)]
+pub(super) enum Formed {
+    /// It founds a cluster, with these members.
+    Founder {
+        /// Its id.
+        me: NodeId,
+        /// All founders.
+        nodes: BTreeMap<NodeId, NodeInfo>,
+    },
+    /// It was taken in.
+    Member {
+        /// Its id.
+        me: NodeId,
+        /// The cluster.
+        cluster: ClusterId,
+        /// All members' peer addresses.
+        members: BTreeMap<NodeId, NodeAddresses>,
+    },
+}
+
+/// Asks until there is a cluster. Never gives up: seeds may be started hours later.
+pub(super) async fn form(
+    hub: &PeerHub,
+    instance: InstanceId,
+    seeds: &[String],
+    addresses: &NodeAddresses,
+) -> Formed {
+    let seeds = normalize(seeds);
+    let mut complained: Option<Instant> = None;
+    loop {
+        let answers = futures_util::future::join_all(seeds.iter().map(|seed| discover(hub, seed))).await;
+        let why = match decide(instance, &seeds, &answers) {
+            Decision::Found { me, founders } => {
+                let nodes = founders
+                    .into_iter()
+                    .map(|(id, peer)| {
+                        let (instance, addresses) = if id == me {
+                            (instance, addresses.clone())
+                        } else {
+                            (InstanceId(0), NodeAddresses { peer, ..NodeAddresses::default() })
+                        };
+                        (id, NodeInfo { instance, addresses, removed: false })
+                    })
+                    .collect();
+                return Formed::Founder { me, nodes };
+            }
+            Decision::Join(seed) => match join(hub, seed, instance, addresses).await {
+                Ok(formed) => return formed,
+                Err(why) => why,
+            },
+            Decision::Wait(why) => why,
+        };
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
+            complained = Some(Instant::now());
+            tracing::info!(why, "waiting for a cluster");
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+/// Looks whether the seeds are of this node's cluster. A directory that was mixed up would otherwise serve its
+/// old data under its new name.
+///
+/// # Errors
+/// [`StartError::OtherCluster`] when one says that it is not. One that is silent says nothing.
+pub(super) async fn check_seeds(
+    hub: &PeerHub,
+    seeds: &[String],
+    cluster: ClusterId,
+) -> Result<(), StartError> {
+    /// How long a restart may be held up by seeds that do not answer.
+    const ANSWER_MAX: Duration = Duration::from_millis(500);
+    let asked = seeds.iter().map(|seed| async move {
+        let answer = tokio::time::timeout(ANSWER_MAX, hub.ask(seed, Ask::Discover)).await;
+        let refusal = match answer {
+            Ok(Err(PeerError::Handshake { reason, .. })) => reason,
+            _ => return Ok(()),
+        };
+        match refusal {
+            HandshakeError::Refused(Refusal::OtherCluster)
+            | HandshakeError::RefusedByPeer(Refusal::OtherCluster) => {
+                Err(StartError::OtherCluster { ours: cluster, seed: seed.clone() })
+            }
+            _ => Ok(()),
+        }
+    });
+    futures_util::future::join_all(asked).await.into_iter().collect()
+}
+
+async fn discover(hub: &PeerHub, seed: &str) -> SeedState {
+    match hub.ask(seed, Ask::Discover).await {
+        Ok(Answer::Discovered { cluster: Some(cluster), .. }) => SeedState::Member { cluster },
+        Ok(Answer::Discovered { instance, seeds, .. }) => SeedState::Fresh { instance, seeds },
+        Ok(_) | Err(_) => SeedState::Silent,
+    }
+}
+
+/// Asks to be taken in, led on from node to node until the leader of the system group answers.
+async fn join(
+    hub: &PeerHub,
+    seed: String,
+    instance: InstanceId,
+    addresses: &NodeAddresses,
+) -> Result<Formed, String> {
+    /// Nodes that may send us on before we begin anew: a leader may move while we look for it.
+    const HOPS_MAX: usize = 4;
+    let mut at = seed;
+    for _ in 0..HOPS_MAX {
+        let ask = Ask::Join { instance, node: NodeId(0), addresses: addresses.clone() };
+        match hub.ask(&at, ask).await.map_err(|error| error.to_string())? {
+            Answer::Joined { node, cluster, members } => {
+                return Ok(Formed::Member { me: node, cluster, members });
+            }
+            Answer::NotLeader { leader_addr: Some(leader) } => at = leader,
+            Answer::NotLeader { leader_addr: None } => return Err(format!("{at} knows no leader")),
+            Answer::NotFormed => return Err(format!("{at} has no cluster yet")),
+            Answer::Refused(why) => return Err(format!("{at} refuses: {why}")),
+            Answer::Discovered { .. } => return Err(format!("{at} gave an answer to another question")),
+        }
+    }
+    Err(format!("sent on {HOPS_MAX} times, last to {at}"))
+}
+
+/// What a node answers while it starts; the running node takes over once there is one.
+#[derive(Default)]
+pub(super) struct Receptionist {
+    running: Mutex<Option<std::sync::Arc<crate::context::NodeContext>>>,
+}
+
+impl Receptionist {
+    /// The node runs.
+    pub(super) fn hand_over(&self, context: std::sync::Arc<crate::context::NodeContext>) {
+        *self.running.lock().expect("no holder of the lock panics") = Some(context);
+    }
+
+    /// Answers a question.
+    pub(super) async fn answer(&self, instance: InstanceId, seeds: Vec<String>, ask: Ask) -> Answer {
+        let running = self.running.lock().expect("no holder of the lock panics").clone();
+        match (ask, running) {
+            (Ask::Discover, running) => {
+                let system = running.as_ref().map(|context| context.system());
+                Answer::Discovered {
+                    instance,
+                    node: running.as_ref().map(|context| context.node),
+                    cluster: system.as_ref().and_then(|system| system.cluster_id),
+                    seeds,
+                    members: system.map(|system| peers(&system)).unwrap_or_default(),
+                    system_leader: running
+                        .as_ref()
+                        .and_then(|context| context.leader(trandb_cluster::PartitionId::SYSTEM)),
+                }
+            }
+            (Ask::Join { .. }, None) => Answer::NotFormed,
+            (Ask::Join { instance, node, addresses }, Some(context)) => {
+                super::members::admit(&context, instance, node, addresses).await
+            }
+        }
+    }
+}
+
+/// All members' addresses.
+pub(super) fn peers(system: &trandb_cluster::system::SystemState) -> BTreeMap<NodeId, NodeAddresses> {
+    system.members().map(|(id, info)| (id, info.addresses.clone())).collect()
+}

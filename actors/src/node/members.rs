@@ -1,0 +1,98 @@
+//! Membership as a running node takes part in it: letting others in, founding, and reporting itself.
+
+use crate::context::NodeContext;
+use crate::control::{propose, propose_anywhere};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use trandb_cluster::system::{NodeAddresses, NodeInfo, SystemApplied, SystemCommand};
+use trandb_cluster::{ClusterId, InstanceId, NodeId, PartitionId};
+use trandb_runtime::peer::Answer;
+
+/// How long the system group is given to take a command.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long after a failed attempt the next one is made.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Takes a node in, or says who can.
+pub(super) async fn admit(
+    context: &NodeContext,
+    instance: InstanceId,
+    node: NodeId,
+    addresses: NodeAddresses,
+) -> Answer {
+    let system = context.system();
+    let Some(cluster) = system.cluster_id else { return Answer::NotFormed };
+    let leader = context.leader(PartitionId::SYSTEM);
+    if leader != Some(context.node) {
+        let leader_addr = leader
+            .and_then(|leader| system.nodes.get(&leader))
+            .map(|info| info.addresses.peer.clone())
+            .filter(|peer| !peer.is_empty());
+        return Answer::NotLeader { leader_addr };
+    }
+    let peer = addresses.peer.clone();
+    let command = SystemCommand::Join { instance, node, addresses };
+    match tokio::time::timeout(DEADLINE, propose(context, command)).await {
+        Ok(Ok(SystemApplied::Joined(node))) => {
+            tracing::info!(%node, peer, "a node was taken in");
+            Answer::Joined { node, cluster, members: super::forming::peers(&context.system()) }
+        }
+        Ok(Ok(other)) => Answer::Refused(format!("the system group answered {other:?}")),
+        Ok(Err(why)) => Answer::Refused(why),
+        Err(_) => Answer::Refused(format!("the system group did not answer within {DEADLINE:?}")),
+    }
+}
+
+/// Proposes the cluster's first command for as long as it has no name. Every founder does; the first wins.
+pub(super) async fn found(context: Arc<NodeContext>, nodes: BTreeMap<NodeId, NodeInfo>) {
+    let settings = &context.config.node;
+    let random = || u128::from(context.random.next_u64());
+    let command = SystemCommand::Found {
+        cluster_id: ClusterId(random() << 64 | random()),
+        nodes,
+        partitions: settings.partitions,
+        replication: settings.replication,
+    };
+    while context.system().cluster_id.is_none() {
+        if context.leader(PartitionId::SYSTEM) == Some(context.node) {
+            match tokio::time::timeout(DEADLINE, propose(&context, command.clone())).await {
+                Ok(Ok(SystemApplied::Founded(cluster))) => tracing::info!(%cluster, "the cluster is founded"),
+                Ok(Ok(other)) => tracing::warn!(?other, "founding was answered oddly"),
+                Ok(Err(why)) => tracing::debug!(why, "founding failed and is tried again"),
+                Err(_) => tracing::debug!("founding took too long and is tried again"),
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Keeps the system group informed of this node's addresses. Runs until the node stops.
+pub(super) async fn report(context: Arc<NodeContext>, addresses: NodeAddresses) {
+    let mut system = context.system.subscribe();
+    loop {
+        let known = system
+            .borrow_and_update()
+            .nodes
+            .get(&context.node)
+            .is_some_and(|info| info.instance == context.instance && info.addresses == addresses);
+        let founded = context.system().cluster_id.is_some();
+        if known || !founded {
+            // The sender lives in the context, which this task holds.
+            if system.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let command = SystemCommand::Join {
+            instance: context.instance,
+            node: context.node,
+            addresses: addresses.clone(),
+        };
+        if let Err(why) = propose_anywhere(&context, command, DEADLINE).await {
+            tracing::debug!(why, "this node's addresses were not noted yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}

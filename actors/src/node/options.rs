@@ -1,0 +1,68 @@
+//! What a node is started with: its settings, and the doors to the outside world.
+
+use std::sync::Arc;
+use trandb_runtime::clock::{Clock, SystemClock};
+use trandb_runtime::config::Config;
+use trandb_runtime::disk::Disk;
+use trandb_runtime::engine::Engine;
+use trandb_runtime::net::{Net, RealNet};
+use trandb_runtime::random::Random;
+
+/// What a node is started with.
+pub struct NodeOptions {
+    /// Its settings, validated.
+    pub config: Config,
+    /// Dials and listens.
+    pub net: Arc<dyn Net>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub random: Random,
+    /// Where data lies.
+    pub storage: StorageDoor,
+    /// Port on 127.0.0.1 where ractor_cluster parks a listener that nothing connects to; 0 takes any.
+    pub park_port: u16,
+    /// What the doors show of the process.
+    pub doors: Doors,
+}
+
+/// Where data lies.
+pub enum StorageDoor {
+    /// In the configured directory, or in this process's memory for an ephemeral node.
+    Configured,
+    /// On a given disk and engine, worked inline: the simulation.
+    Given {
+        /// The disk; the log lies in `wal` on it.
+        disk: Arc<dyn Disk>,
+        /// Checkpoints.
+        engine: Arc<dyn Engine>,
+        /// Kept across restarts of the simulated node, as the identity file is.
+        identity: Arc<std::sync::Mutex<trandb_runtime::datadir::Identity>>,
+    },
+}
+
+/// What the doors show of the process.
+#[derive(Clone)]
+pub struct Doors {
+    /// Renders `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The program's version.
+    pub version: String,
+    /// The commit that it was built from.
+    pub commit: String,
+}
+
+impl NodeOptions {
+    /// A node in the real world.
+    pub fn real(config: Config, doors: Doors) -> Self {
+        Self {
+            config,
+            net: Arc::new(RealNet),
+            clock: Arc::new(SystemClock),
+            random: Random::from_entropy(),
+            storage: StorageDoor::Configured,
+            park_port: 0,
+            doors,
+        }
+    }
+}

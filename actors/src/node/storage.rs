@@ -1,0 +1,158 @@
+//! A node's storage, opened: its directory locked, its log recovered, its engine ready.
+
+use super::StartError;
+use super::options::StorageDoor;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use trandb_cluster::{ClusterId, NodeId, PartitionId};
+use trandb_runtime::config::{Config, EngineKind};
+use trandb_runtime::datadir::{DataDir, Identity};
+use trandb_runtime::disk::{Disk, RealDisk, SimDisk};
+use trandb_runtime::engine::{Engine, MemoryEngine, SledEngine, SledOptions, Worker};
+use trandb_runtime::random::Random;
+use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
+
+/// Where the identity is kept.
+enum Keeper {
+    Directory(DataDir),
+    Memory(Arc<Mutex<Identity>>),
+}
+
+/// A node's storage.
+pub(super) struct Storage {
+    keeper: Keeper,
+    identity: Identity,
+    engine: Worker,
+    reader: WalReader,
+    writer: Option<Writer>,
+    recovered: BTreeMap<PartitionId, RecoveredGroup>,
+}
+
+impl Storage {
+    pub(super) async fn open(
+        config: &Config,
+        door: StorageDoor,
+        random: &Random,
+    ) -> Result<Self, StartError> {
+        match door {
+            StorageDoor::Configured if config.node.ephemeral => {
+                let disk = Arc::new(SimDisk::volatile());
+                let identity = Arc::new(Mutex::new(fresh(random)));
+                let engine = Arc::new(MemoryEngine::new());
+                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, true, random)
+            }
+            StorageDoor::Configured => {
+                let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
+                let engine: Arc<dyn Engine> = match config.storage.engine {
+                    EngineKind::Sled => Arc::new(
+                        SledEngine::open(&directory.engine_dir(), SledOptions::default())
+                            .map_err(|error| StartError::Storage(error.to_string()))?,
+                    ),
+                    EngineKind::Memory => Arc::new(MemoryEngine::new()),
+                };
+                let wal = directory.wal_dir();
+                Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
+            }
+            StorageDoor::Given { disk, engine, identity } => {
+                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, false, random)
+            }
+        }
+    }
+
+    fn on(
+        config: &Config,
+        keeper: Keeper,
+        disk: Arc<dyn Disk>,
+        wal: &Path,
+        engine: Arc<dyn Engine>,
+        threaded: bool,
+        random: &Random,
+    ) -> Result<Self, StartError> {
+        let identity = match &keeper {
+            Keeper::Directory(directory) => *directory.identity(),
+            Keeper::Memory(identity) => *identity.lock().expect("no holder of the lock panics"),
+        };
+        if let Some(cluster) = identity.cluster {
+            refuse_without_log(&*disk, wal, cluster)?;
+        }
+        let options = WalOptions { segment_bytes: config.storage.wal_segment_bytes, salt: random.next_u64() };
+        let (log, recovered) = Wal::open(disk, wal, options)?;
+        if let Some((segment, offset)) = recovered.torn_tail {
+            tracing::info!(segment, offset, "the log ended in the middle of a write, which was cut off");
+        }
+        let reader = log.reader();
+        let (writer, engine) = if threaded {
+            (
+                Writer::threaded(log, WriterOptions::default()).map_err(StartError::Thread)?,
+                Worker::threaded(engine),
+            )
+        } else {
+            (Writer::inline(log), Worker::inline(engine))
+        };
+        Ok(Self { keeper, identity, engine, reader, writer: Some(writer), recovered: recovered.groups })
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether the system group's log holds anything.
+    pub(super) fn knows_system_group(&self) -> bool {
+        self.recovered.contains_key(&PartitionId::SYSTEM)
+    }
+
+    pub(super) fn engine(&self) -> Worker {
+        self.engine.clone()
+    }
+
+    pub(super) fn reader(&self) -> WalReader {
+        self.reader.clone()
+    }
+
+    pub(super) fn take_writer(&mut self) -> Writer {
+        self.writer.take().expect("the log's actor is started once")
+    }
+
+    pub(super) fn take_recovered(&mut self) -> BTreeMap<PartitionId, RecoveredGroup> {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// This directory belongs to a founder of a cluster that has no name yet.
+    pub(super) fn remember_founder(&mut self, node: NodeId) -> Result<(), StartError> {
+        self.set(Identity { node: Some(node), ..self.identity })
+    }
+
+    /// This directory belongs to this node of this cluster from now on.
+    pub(super) fn remember(&mut self, node: NodeId, cluster: ClusterId) -> Result<(), StartError> {
+        self.set(Identity { node: Some(node), cluster: Some(cluster), ..self.identity })
+    }
+
+    fn set(&mut self, identity: Identity) -> Result<(), StartError> {
+        if identity == self.identity {
+            return Ok(());
+        }
+        match &mut self.keeper {
+            Keeper::Directory(directory) => directory.set_identity(identity)?,
+            Keeper::Memory(kept) => *kept.lock().expect("no holder of the lock panics") = identity,
+        }
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+/// A member's log is made before it becomes one, so a directory without one has lost it: votes and entries that
+/// others count on. Beginning an empty one would break promises instead of admitting it.
+fn refuse_without_log(disk: &dyn Disk, wal: &Path, cluster: ClusterId) -> Result<(), StartError> {
+    let unreadable = |error| WalError::Io { action: "list", file: wal.to_owned(), source: Arc::new(error) };
+    let lost = !disk.exists(wal).map_err(unreadable)? || disk.read_dir(wal).map_err(unreadable)?.is_empty();
+    if lost {
+        let what = format!("no segment is left, though this node is a member of cluster {cluster}");
+        return Err(WalError::Corrupt { file: wal.to_owned(), offset: 0, group: None, what }.into());
+    }
+    Ok(())
+}
+
+fn fresh(random: &Random) -> Identity {
+    Identity { instance: trandb_cluster::InstanceId(random.next_u64()), node: None, cluster: None }
+}

@@ -1,0 +1,212 @@
+//! Checkpoints: the versions installed since the last one, written to the storage engine while the partition
+//! goes on, then committed together with the log index that they reach to.
+
+use super::Partition;
+use super::applier::ReplicaState;
+use super::message::{LocalPartition, PartitionMessage};
+use super::slot::{make_valid, next_generation, slot};
+use crate::context::NodeContext;
+use bytes::Bytes;
+use ractor::ActorRef;
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::partition::PartitionState;
+use trandb_cluster::{EncodedKey, PartitionId, Timestamp, wire};
+use trandb_runtime::engine::{Engine, EngineError};
+use trandb_runtime::raft::{LocalRaft, LogId, RaftMessage, StoredMembership};
+
+/// How long the actor is waited for within a checkpoint. It answers in microseconds unless it is dead.
+const ACTOR_DEADLINE: Duration = Duration::from_secs(30);
+
+/// When a partition's next checkpoint is due.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    last: Instant,
+    log_bytes: usize,
+    running: bool,
+    /// Tells runs apart: a received snapshot overtakes one that is under way.
+    run: u64,
+    /// Log index of the one that is being written.
+    writing: u64,
+    /// Log index of the last one, and of the one before: the log may go up to the latter.
+    marks: (u64, u64),
+}
+
+impl Schedule {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, log_bytes: 0, running: false, run: 0, writing: 0, marks: (0, 0) }
+    }
+
+    /// Whether `run` has not been overtaken.
+    pub(super) fn is_current(&self, run: u64) -> bool {
+        self.running && self.run == run
+    }
+
+    /// Counts bytes that were logged since the last checkpoint.
+    pub(super) fn logged(&mut self, bytes: usize) {
+        self.log_bytes += bytes;
+    }
+}
+
+impl Partition {
+    pub(super) fn start_checkpoint_if_due(&mut self) {
+        let storage = &self.context.config.storage;
+        let applied = self.state.applied();
+        let (last, before) = self.checkpoint.marks;
+        // A clean partition is checkpointed once more, so that its log may go up to the last one.
+        let moved = applied > last || last > before;
+        let due = self.checkpoint.last.elapsed() >= Duration::from_millis(storage.checkpoint_interval_ms)
+            || self.checkpoint.log_bytes as u64 >= storage.checkpoint_log_bytes;
+        if self.checkpoint.running || !moved || !due || self.replica.checkpoints_stopped() {
+            return;
+        }
+        self.checkpoint.running = true;
+        tokio::spawn(run(self.context.clone(), self.id, self.me.clone(), self.replica.clone()));
+    }
+
+    pub(super) fn begin_checkpoint(&mut self) -> Option<(u64, Bytes)> {
+        self.checkpoint.log_bytes = 0;
+        if self.applied.is_none() {
+            self.checkpoint.running = false;
+            return None;
+        }
+        let header = self.state.begin_checkpoint();
+        self.checkpoint.writing = header.index;
+        let meta = self.meta(header);
+        self.checkpoint.run += 1;
+        Some((self.checkpoint.run, wire::encode(&meta).into()))
+    }
+
+    pub(super) fn end_checkpoint(&mut self, committed: bool) -> Vec<(EncodedKey, Timestamp)> {
+        self.state.end_checkpoint(committed);
+        self.checkpoint.running = false;
+        self.checkpoint.last = Instant::now();
+        if !committed {
+            return Vec::new();
+        }
+        self.checkpoint.marks = (self.checkpoint.writing, self.checkpoint.marks.0);
+        self.state.checkpoint_removes()
+    }
+
+    /// Replaces the state by a received one. Everything in it counts as not yet written; the checkpoint that
+    /// follows at once makes it durable, and only then is the sender told.
+    pub(super) fn install(
+        &mut self,
+        last: Option<LogId>,
+        membership: StoredMembership,
+        state: Box<dyn Any + Send>,
+        reply: ractor::RpcReplyPort<io::Result<()>>,
+    ) {
+        let Ok(state) = state.downcast::<PartitionState>() else {
+            let _ = reply.send(Err(io::Error::other("not a partition's state")));
+            return;
+        };
+        self.state = *state;
+        self.applied = last;
+        self.membership = membership;
+        let run = self.checkpoint.run + 1;
+        self.checkpoint = Schedule { run, running: true, ..Schedule::new(Instant::now()) };
+        let run = run_replacing(self.context.clone(), self.id, self.me.clone(), self.replica.clone());
+        tokio::spawn(async move {
+            let _ = reply.send(run.await);
+        });
+    }
+}
+
+async fn run(
+    context: Arc<NodeContext>,
+    id: PartitionId,
+    actor: ActorRef<PartitionMessage>,
+    replica: Arc<ReplicaState>,
+) {
+    // One checkpoint at a time on a node: they share one disk, and none of them is urgent.
+    let Ok(_turn) = context.checkpoint_turn.acquire().await else { return };
+    if let Err(error) = write(&context, slot(id, replica.generation()), &actor, &replica, |_| Ok(())).await {
+        tracing::error!(partition = %id, %error, "checkpoint failed; the log is kept until one succeeds");
+        context.gauges.checkpoint_failed();
+    }
+}
+
+/// Writes a received state beside what the engine holds, then makes it the valid one.
+async fn run_replacing(
+    context: Arc<NodeContext>,
+    id: PartitionId,
+    actor: ActorRef<PartitionMessage>,
+    replica: Arc<ReplicaState>,
+) -> io::Result<()> {
+    let old = replica.generation();
+    let new = next_generation(old);
+    context.engine.run(move |engine| engine.drop_partition(slot(id, new))).await.map_err(io::Error::other)?;
+    let result =
+        write(&context, slot(id, new), &actor, &replica, move |engine| make_valid(engine, id, old, new))
+            .await;
+    if result.is_ok() {
+        replica.set_generation(new);
+    }
+    result
+}
+
+/// Writes one checkpoint into `place`; `after` follows its commit, before anyone is told of it.
+async fn write(
+    context: &NodeContext,
+    place: PartitionId,
+    actor: &ActorRef<PartitionMessage>,
+    replica: &ReplicaState,
+    after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
+) -> io::Result<()> {
+    let started = Instant::now();
+    let Some((run, meta)) = ask(actor, LocalPartition::BeginCheckpoint).await? else { return Ok(()) };
+    let committed = put_and_commit(context, place, actor, run, meta.clone(), after).await;
+    let removes = ask(actor, |reply| LocalPartition::EndCheckpoint(run, committed.is_ok(), reply)).await?;
+    committed?;
+    if !removes.is_empty() {
+        let removed = context.engine.run(move |engine| engine.remove(place, &removes)).await;
+        if removed.is_err() {
+            // A later checkpoint would no longer name these records, and a deleted key could come back with them.
+            replica.stop_checkpoints();
+        }
+        removed.map_err(io::Error::other)?;
+    }
+    replica.checkpointed(&meta)?;
+    context.gauges.checkpointed(started.elapsed());
+    if let Some(raft) = replica.group() {
+        // A group that is gone learns of the checkpoint when it starts again.
+        let _ = raft.cast(RaftMessage::Local(LocalRaft::Checkpointed));
+    }
+    Ok(())
+}
+
+async fn put_and_commit(
+    context: &NodeContext,
+    place: PartitionId,
+    actor: &ActorRef<PartitionMessage>,
+    run: u64,
+    meta: Bytes,
+    after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
+) -> io::Result<()> {
+    loop {
+        let puts = ask(actor, |reply| LocalPartition::CheckpointPuts(run, reply)).await?;
+        if puts.is_empty() {
+            break;
+        }
+        context.engine.run(move |engine| engine.put(place, &puts)).await.map_err(io::Error::other)?;
+    }
+    let commit = move |engine: &dyn Engine| {
+        engine.commit(place, &meta)?;
+        after(engine)
+    };
+    context.engine.run(commit).await.map_err(io::Error::other)
+}
+
+async fn ask<T: Send + 'static>(
+    actor: &ActorRef<PartitionMessage>,
+    make: impl FnOnce(ractor::RpcReplyPort<T>) -> LocalPartition,
+) -> io::Result<T> {
+    match actor.call(|reply| PartitionMessage::Local(make(reply)), Some(ACTOR_DEADLINE)).await {
+        Ok(ractor::rpc::CallResult::Success(value)) => Ok(value),
+        _ => Err(io::Error::other("the partition's actor has stopped")),
+    }
+}

@@ -1,0 +1,144 @@
+//! The mailbox of a partition's actor.
+
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::sync::Arc;
+use trandb_cluster::digest::Digest;
+use trandb_cluster::mvcc::StoredVersion;
+use trandb_cluster::partition::{PartitionHeader, SnapshotCursor};
+use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan, TraceContext};
+use trandb_cluster::{EncodedKey, Error, NodeId, Timestamp};
+use trandb_runtime::raft::{CommittedEntry, LogApplied, LogId, Raft, StoredMembership};
+use trandb_runtime::rpc::Reply;
+
+/// What a partition's actor is sent. The first three may come from a peer.
+#[derive(Debug)]
+pub enum PartitionMessage {
+    /// Operations on keys of this partition; answered when all are done.
+    Execute(Execute, Reply<Answer<Vec<Result<KeyResult, Error>>>>),
+    /// This partition's part of a scan.
+    Scan(ScanCall, Reply<Answer<RangePage>>),
+    /// The state's digest, at any replica.
+    Digest(DigestCall, Reply<DigestReply>),
+    /// From this node only.
+    Local(LocalPartition),
+}
+
+trandb_runtime::wire_message! {
+    PartitionMessage {
+        call Execute(Execute);
+        call Scan(ScanCall);
+        call Digest(DigestCall);
+    }
+}
+
+/// Operations that one session sends to one partition together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Execute {
+    /// In any order; results come in the same. Shared, since a misdirected call is sent again.
+    pub ops: Arc<Vec<KeyOp>>,
+    /// The span that asked; of the first one where several were batched.
+    #[serde(default)]
+    pub trace: Option<TraceContext>,
+}
+
+/// A scan of one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScanCall {
+    /// What to read.
+    pub scan: RangeScan,
+    /// The span that asked.
+    #[serde(default)]
+    pub trace: Option<TraceContext>,
+}
+
+/// What a leader answers, or where to ask instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer<T> {
+    /// Done.
+    Done(T),
+    /// Surely not done: this replica does not lead, or may not just now.
+    NotLeader {
+        /// Who does, as far as this replica knows.
+        leader: Option<NodeId>,
+    },
+    /// Not done (or, with the code `unknown`, perhaps done), and why.
+    Failed(Error),
+}
+
+/// Asks for a digest.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct DigestCall {
+    /// At this log index; none means at the last applied one.
+    pub at: Option<u64>,
+}
+
+/// A replica's digest.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct DigestReply {
+    /// The last index applied.
+    pub applied: u64,
+    /// Digest and live keys at the index asked for; none when it is ahead of this replica or forgotten.
+    pub digest: Option<(Digest, u64)>,
+}
+
+/// What a node asks of its own partition actor.
+#[derive(Debug)]
+pub enum LocalPartition {
+    /// The group's Raft has started.
+    Attach(Raft),
+    /// Raft committed these; answers one result each.
+    Apply(Arc<Vec<CommittedEntry>>, ractor::RpcReplyPort<Vec<LogApplied>>),
+    /// Which entry was applied last, and the membership as of it.
+    Applied(ractor::RpcReplyPort<(Option<LogId>, StoredMembership)>),
+    /// The oracle's answer for the batch that waits for it.
+    Granted(Result<Timestamp, Error>),
+    /// A proposal has ended. Writes that have to be proposed again come back.
+    Proposed {
+        /// Which.
+        sequence: u64,
+        /// Refused for a stale timestamp.
+        again: Option<super::writes::Batch>,
+    },
+    /// The read-index round has ended: whether this replica leads.
+    Confirmed(bool),
+    /// Stop answering and proposing; reply once nothing is in flight. For a leadership transfer.
+    Pause(ractor::RpcReplyPort<()>),
+    /// Go on after a pause.
+    Resume,
+    /// Freeze the current state for a snapshot.
+    OpenSnapshot(ractor::RpcReplyPort<Option<(PartitionHeader, LogId, StoredMembership)>>),
+    /// The versions of a frozen state after a key.
+    SnapshotChunk {
+        /// The frozen state's log index.
+        index: u64,
+        /// Resume after this key.
+        after: Option<SnapshotCursor>,
+        /// Versions, and where to resume; none when all were handed out.
+        reply: ractor::RpcReplyPort<(Vec<StoredVersion>, Option<SnapshotCursor>)>,
+    },
+    /// A frozen state is not needed any more.
+    CloseSnapshot(u64),
+    /// Replace the state by a received one; answers when it is durable.
+    Install {
+        /// The entry that it covers.
+        last: Option<LogId>,
+        /// The membership as of it.
+        membership: StoredMembership,
+        /// A `PartitionState`.
+        state: Box<dyn Any + Send>,
+        /// Durable, or why not.
+        reply: ractor::RpcReplyPort<std::io::Result<()>>,
+    },
+    /// Time has passed: checkpoints, garbage collection, gauges.
+    Tick,
+    /// Begin a checkpoint: its run and encoded meta, or none when there is nothing to write.
+    BeginCheckpoint(ractor::RpcReplyPort<Option<(u64, bytes::Bytes)>>),
+    /// The next versions to write; empty when all were handed out. Not answered to a run that was overtaken.
+    CheckpointPuts(u64, ractor::RpcReplyPort<Vec<StoredVersion>>),
+    /// The run was committed, or was not. Answers the records that are not needed any more.
+    EndCheckpoint(u64, bool, ractor::RpcReplyPort<Vec<(EncodedKey, Timestamp)>>),
+    /// Die, to see the supervisor rebuild it. Exists in debug builds only.
+    #[cfg(debug_assertions)]
+    Panic,
+}

@@ -1,0 +1,438 @@
+//! A partition's actor: it owns the partition's state and, on the leader, executes operations on it.
+//!
+//! ```text
+//!  Execute ─▶ reads ──lease valid──▶ answered at once from the state
+//!             │       └─in doubt───▶ parked until a read-index round confirms the leader
+//!             └ writes ─▶ queue ─▶ Oracle: timestamps ─▶ Raft ─▶ log, quorum ─▶ Apply ─▶ answered
+//!  Scan at S ─▶ waits for proposals that may carry a timestamp up to S, then reads
+//! ```
+//!
+//! The actor that dies loses nothing: its successor loads the checkpoint and replays the log up to what Raft
+//! has seen applied. Proposals in flight are answered by their own tasks.
+
+mod applier;
+mod checkpoint;
+mod message;
+mod reads;
+mod slot;
+mod trace;
+mod writes;
+
+pub(crate) use applier::SnapshotChunk;
+pub(crate) use slot::forget;
+
+pub use applier::{DataApplier, ReplicaState};
+pub use message::{Answer, DigestCall, DigestReply, Execute, LocalPartition, PartitionMessage, ScanCall};
+
+use crate::context::NodeContext;
+use crate::oracle::OracleMessage;
+use applier::StoredMeta;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use reads::{Parked, Reads};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::command::Command;
+use trandb_cluster::partition::PartitionState;
+use trandb_cluster::wire::{self, KeyOp};
+use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
+use trandb_runtime::raft::{
+    CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid,
+};
+use writes::{Pending, Writes};
+
+/// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
+const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes of versions that are handed to the storage engine at once.
+const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
+
+/// Keys that one garbage collection step looks at.
+const GC_KEYS_PER_TICK: usize = 2048;
+
+/// Leases without a word from a quorum after which a leader refuses writes: one is what the others wait before
+/// they elect anew, and another allows for a slow disk or network that still answers.
+const CUT_OFF_LEASES: u32 = 2;
+
+/// How often a partition looks after its checkpoint, garbage, and gauges.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// The actor. See the module.
+pub struct PartitionActor;
+
+/// What the actor is started with.
+pub struct PartitionArguments {
+    /// The node.
+    pub context: Arc<NodeContext>,
+    /// Which partition.
+    pub id: PartitionId,
+    /// What it shares with its group's Raft.
+    pub replica: Arc<ReplicaState>,
+}
+
+/// What the actor owns.
+pub struct Partition {
+    context: Arc<NodeContext>,
+    id: PartitionId,
+    replica: Arc<ReplicaState>,
+    me: ActorRef<PartitionMessage>,
+    state: PartitionState,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    raft: Option<Raft>,
+    writes: Writes,
+    reads: Reads,
+    pausing: Vec<ractor::RpcReplyPort<()>>,
+    checkpoint: checkpoint::Schedule,
+    lease: Duration,
+}
+
+impl Actor for PartitionActor {
+    type Msg = PartitionMessage;
+    type State = Partition;
+    type Arguments = PartitionArguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<PartitionMessage>,
+        arguments: PartitionArguments,
+    ) -> Result<Partition, ActorProcessingErr> {
+        let PartitionArguments { context, id, replica } = arguments;
+        let started = Instant::now();
+        let (state, meta) = applier::load(&context, id, &replica).await?;
+        let lease = context.lease();
+        let mut partition = Partition {
+            checkpoint: checkpoint::Schedule::new(started),
+            applied: meta.log_id,
+            membership: meta.membership,
+            context,
+            id,
+            replica,
+            me,
+            state,
+            raft: None,
+            writes: Writes::default(),
+            reads: Reads::default(),
+            pausing: Vec::new(),
+            lease,
+        };
+        partition.replay()?;
+        tracing::debug!(partition = %id, keys = partition.state.live_keys(), applied = partition.state.applied(),
+            elapsed_ms = started.elapsed().as_millis() as u64, "partition loaded");
+        Ok(partition)
+    }
+
+    async fn post_start(
+        &self,
+        me: ActorRef<PartitionMessage>,
+        partition: &mut Partition,
+    ) -> Result<(), ActorProcessingErr> {
+        me.send_interval(TICK, || PartitionMessage::Local(LocalPartition::Tick));
+        partition.replica.publish(Some(me));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<PartitionMessage>,
+        message: PartitionMessage,
+        partition: &mut Partition,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PartitionMessage::Execute(call, reply) => partition.execute(call, reply),
+            PartitionMessage::Scan(ScanCall { scan, trace }, reply) => {
+                let horizon = partition.writes.horizon();
+                let span =
+                    trace::step("partition scan", trace.as_ref(), partition.context.node, partition.id);
+                partition.read(Parked::Scan { scan, horizon, reply, span });
+            }
+            PartitionMessage::Digest(call, reply) => {
+                let at = call.at.unwrap_or_else(|| partition.state.applied());
+                let digest = partition.state.digest_at(at);
+                reply.send(DigestReply { applied: partition.state.applied(), digest });
+            }
+            PartitionMessage::Local(local) => partition.local(local)?,
+        }
+        Ok(())
+    }
+}
+
+impl Partition {
+    /// Applies again what Raft has seen applied since the checkpoint.
+    fn replay(&mut self) -> Result<(), ActorProcessingErr> {
+        let end = self.replica.acknowledged();
+        loop {
+            let next = self.applied.map_or(0, |log_id| log_id.index + 1);
+            if next >= end {
+                return Ok(());
+            }
+            let entries = self.replica.log.read(next, end, 4 << 20)?;
+            if entries.is_empty() {
+                return Err(format!("{}: the log lacks entry {next} that was applied before", self.id).into());
+            }
+            for entry in entries {
+                let body = match entry.payload {
+                    trandb_runtime::raft::EntryPayload::Blank => EntryBody::Blank,
+                    trandb_runtime::raft::EntryPayload::Normal(proposal) => EntryBody::Command(proposal.0),
+                    trandb_runtime::raft::EntryPayload::Membership(membership) => {
+                        EntryBody::Membership(membership)
+                    }
+                };
+                self.apply_entry(CommittedEntry { log_id: entry.log_id, body })?;
+            }
+        }
+    }
+
+    fn local(&mut self, message: LocalPartition) -> Result<(), ActorProcessingErr> {
+        match message {
+            LocalPartition::Attach(raft) => self.raft = Some(raft),
+            LocalPartition::Apply(entries, reply) => self.apply(entries, reply)?,
+            LocalPartition::Applied(reply) => {
+                let _ = reply.send((self.applied, self.membership.clone()));
+            }
+            LocalPartition::Granted(grant) => self.granted(grant),
+            LocalPartition::Proposed { sequence, again } => {
+                self.writes.ended(sequence, again);
+                self.pump();
+                self.settle();
+            }
+            LocalPartition::Confirmed(leads) => self.confirmed(leads),
+            LocalPartition::Pause(reply) => {
+                self.writes.paused = true;
+                self.pausing.push(reply);
+                self.settle();
+            }
+            LocalPartition::Resume => self.resume(),
+            LocalPartition::OpenSnapshot(reply) => {
+                let header =
+                    self.applied.map(|log_id| (self.state.pin_snapshot(), log_id, self.membership.clone()));
+                let _ = reply.send(header);
+            }
+            LocalPartition::SnapshotChunk { index, after, reply } => {
+                let _ = reply.send(self.state.snapshot_chunk(index, after.as_ref(), SNAPSHOT_CHUNK_BYTES));
+            }
+            LocalPartition::CloseSnapshot(index) => self.state.unpin_snapshot(index),
+            LocalPartition::Install { last, membership, state, reply } => {
+                self.install(last, membership, state, reply);
+            }
+            LocalPartition::Tick => self.tick(),
+            LocalPartition::BeginCheckpoint(reply) => {
+                let _ = reply.send(self.begin_checkpoint());
+            }
+            // A run that a received snapshot has overtaken gets no answer, which ends it.
+            LocalPartition::CheckpointPuts(run, reply) => {
+                if self.checkpoint.is_current(run) {
+                    let _ = reply.send(self.state.checkpoint_puts(CHECKPOINT_CHUNK_BYTES));
+                }
+            }
+            LocalPartition::EndCheckpoint(run, committed, reply) => {
+                if self.checkpoint.is_current(run) {
+                    let _ = reply.send(self.end_checkpoint(committed));
+                }
+            }
+            #[cfg(debug_assertions)]
+            LocalPartition::Panic => panic!("asked to, by the debug hook"),
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, call: Execute, reply: writes::ExecuteReply) {
+        if call.ops.iter().all(|op| !op.is_write()) {
+            let span = trace::step("partition read", call.trace.as_ref(), self.context.node, self.id);
+            self.read(Parked::Keys { ops: call.ops, reply, span });
+            return;
+        }
+        if !self.writes.paused
+            && let Err(leader) = self.leads()
+        {
+            reply.send(Answer::NotLeader { leader });
+            return;
+        }
+        if self.is_cut_off() {
+            reply.send(Answer::Failed(self.cut_off()));
+            return;
+        }
+        // Reads and writes are answered at different times, so the router sends them apart.
+        let mut results = Vec::with_capacity(call.ops.len());
+        let mut writes = Vec::with_capacity(call.ops.len());
+        let mut weight = 0;
+        for op in call.ops.iter() {
+            weight += op.weight();
+            match op {
+                KeyOp::Write(write) => {
+                    writes.push(write.clone());
+                    results.push(None);
+                }
+                KeyOp::Get { .. } | KeyOp::Exists { .. } => {
+                    results
+                        .push(Some(Err(Error::invalid("reads and writes of one call must be sent apart"))));
+                }
+            }
+        }
+        let span = trace::step("partition write", call.trace.as_ref(), self.context.node, self.id);
+        self.writes.push(Pending { writes, results, weight, reply, span });
+        self.pump();
+    }
+
+    /// Whether this replica leads and has applied an entry of its own term; else who leads.
+    fn leads(&self) -> Result<(), Option<NodeId>> {
+        let Some(raft) = &self.raft else { return Err(None) };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != trandb_runtime::raft::ServerState::Leader {
+            let leader = metrics.current_leader.filter(|&leader| leader != metrics.id);
+            return Err(leader.map(NodeId));
+        }
+        if self.applied.is_none_or(|applied| applied.leader_id.term != metrics.current_term) {
+            return Err(None);
+        }
+        Ok(())
+    }
+
+    fn lease_valid(&self) -> bool {
+        self.raft.as_ref().is_some_and(|raft| {
+            let metrics = raft.metrics();
+            lease_valid(&metrics.borrow_watched(), self.lease)
+        })
+    }
+
+    /// Whether this replica leads but has heard from no quorum for so long that the others may have another
+    /// leader. Raft does not step down by itself, and a write proposed now would end as unknown at best; refused
+    /// before it is proposed, it is surely not done.
+    fn is_cut_off(&self) -> bool {
+        self.raft.as_ref().is_some_and(|raft| {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.state == trandb_runtime::raft::ServerState::Leader
+                && !lease_valid(&metrics, self.lease * CUT_OFF_LEASES)
+        })
+    }
+
+    fn cut_off(&self) -> Error {
+        let silent = self.lease * CUT_OFF_LEASES;
+        Error::unavailable(format!("{} has heard from no majority of its replicas for {silent:?}", self.id))
+    }
+
+    /// Sends the next batch for its timestamps if one may go.
+    fn pump(&mut self) {
+        let Some(count) = self.writes.next_grant() else { return };
+        let me = self.me.clone();
+        let answer: crate::oracle::GrantSink = Box::new(move |grant| {
+            // A partition that died meanwhile has dropped the batch with its callers.
+            let _ = me.cast(PartitionMessage::Local(LocalPartition::Granted(grant)));
+        });
+        if let Err(refused) = self.context.oracle(OracleMessage::want(count, answer)) {
+            self.granted(Err(refused));
+        }
+    }
+
+    fn granted(&mut self, grant: Result<Timestamp, Error>) {
+        let Some(batch) = self.writes.granted() else { return };
+        match (grant, &self.raft) {
+            (Ok(timestamp), Some(raft)) => {
+                self.writes.proposing(batch.sequence);
+                let floor = timestamp.minus_millis(self.context.config.storage.history_ms);
+                tokio::spawn(writes::propose(
+                    self.context.clone(),
+                    raft.clone(),
+                    self.id,
+                    self.me.clone(),
+                    timestamp,
+                    floor,
+                    batch,
+                ));
+            }
+            (Err(error), _) => batch.refuse(&Answer::Failed(error)),
+            (Ok(_), None) => batch.refuse(&Answer::NotLeader { leader: None }),
+        }
+        self.pump();
+        self.settle();
+    }
+
+    /// What was waiting for proposals to end: paused transfers and snapshot reads.
+    fn settle(&mut self) {
+        if !self.pausing.is_empty() && self.writes.is_settled() {
+            for reply in self.pausing.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        for parked in self.reads.unblocked(&self.writes) {
+            self.read(parked);
+        }
+    }
+
+    fn resume(&mut self) {
+        self.writes.paused = false;
+        if let Err(leader) = self.leads() {
+            self.writes.refuse_queued(&Answer::NotLeader { leader });
+        }
+        for parked in self.reads.take_held() {
+            self.read(parked);
+        }
+        self.pump();
+    }
+
+    fn apply(
+        &mut self,
+        entries: Arc<Vec<CommittedEntry>>,
+        reply: ractor::RpcReplyPort<Vec<LogApplied>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries.iter() {
+            results.push(self.apply_entry(entry.clone())?);
+        }
+        let _ = reply.send(results);
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: CommittedEntry) -> Result<LogApplied, ActorProcessingErr> {
+        let index = entry.log_id.index;
+        let result = match entry.body {
+            EntryBody::Blank => {
+                self.skip(index);
+                LogApplied::Nothing
+            }
+            EntryBody::Membership(membership) => {
+                self.skip(index);
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                LogApplied::Nothing
+            }
+            EntryBody::Command(bytes) => {
+                self.checkpoint.logged(bytes.len());
+                let command: Command = wire::decode(&bytes)
+                    .map_err(|error| format!("{}: log entry {index} cannot be decoded: {error}", self.id))?;
+                LogApplied::Data(self.state.apply(index, command))
+            }
+        };
+        self.applied = Some(entry.log_id);
+        Ok(result)
+    }
+
+    /// An entry that does not change the state. A group's first entry, its founding membership, has index zero,
+    /// which is where a state begins.
+    fn skip(&mut self, index: u64) {
+        if index > 0 {
+            self.state.skip(index);
+        }
+    }
+
+    fn meta(&self, header: trandb_cluster::partition::PartitionHeader) -> StoredMeta {
+        StoredMeta { header, log_id: self.applied, membership: self.membership.clone() }
+    }
+
+    fn tick(&mut self) {
+        self.state.gc_step(GC_KEYS_PER_TICK);
+        self.context.gauges.partition(
+            self.id,
+            self.state.live_keys(),
+            self.state.versions(),
+            self.state.bytes(),
+            self.writes.queued_bytes(),
+        );
+        // What has no timestamp yet may wait for proposals that end only when the others are back.
+        if self.is_cut_off() {
+            self.writes.refuse_queued(&Answer::Failed(self.cut_off()));
+        }
+        self.start_checkpoint_if_due();
+    }
+}

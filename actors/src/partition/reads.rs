@@ -1,0 +1,211 @@
+//! Reads: answered at once under a valid lease, else parked until leadership is confirmed.
+
+use super::Partition;
+use super::message::{Answer, LocalPartition, PartitionMessage};
+use super::writes::{ExecuteReply, Writes};
+use std::sync::Arc;
+use tracing::Span;
+use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan};
+use trandb_cluster::{Error, Timestamp};
+use trandb_runtime::raft::ReadPolicy;
+use trandb_runtime::rpc::Reply;
+
+/// Reads that may wait for a confirmation or for writes at once; beyond it `overloaded`.
+const PARKED_MAX: usize = 8192;
+
+/// A read that has not been answered.
+#[derive(Debug)]
+pub(super) enum Parked {
+    /// Gets and exists.
+    Keys {
+        /// What to read.
+        ops: Arc<Vec<KeyOp>>,
+        /// Who asks.
+        reply: ExecuteReply,
+        /// Ends with the answer.
+        span: Span,
+    },
+    /// A range at a snapshot.
+    Scan {
+        /// What to read.
+        scan: RangeScan,
+        /// Proposals below this may carry timestamps up to the snapshot's.
+        horizon: u64,
+        /// Who asks.
+        reply: Reply<Answer<RangePage>>,
+        /// Ends with the answer.
+        span: Span,
+    },
+}
+
+impl Parked {
+    fn refuse<E: Into<Refusal>>(self, refusal: E) {
+        match (self, refusal.into()) {
+            (Self::Keys { reply, .. }, Refusal::NotLeader(leader)) => {
+                reply.send(Answer::NotLeader { leader })
+            }
+            (Self::Keys { reply, .. }, Refusal::Failed(error)) => reply.send(Answer::Failed(error)),
+            (Self::Scan { reply, .. }, Refusal::NotLeader(leader)) => {
+                reply.send(Answer::NotLeader { leader })
+            }
+            (Self::Scan { reply, .. }, Refusal::Failed(error)) => reply.send(Answer::Failed(error)),
+        }
+    }
+
+    /// Whether it reads a snapshot, for which writes with lower timestamps must have been applied.
+    fn is_snapshot(&self) -> bool {
+        match self {
+            Self::Scan { .. } => true,
+            Self::Keys { ops, .. } => ops.iter().any(|op| matches!(op, KeyOp::Get { at: Some(_), .. })),
+        }
+    }
+}
+
+enum Refusal {
+    NotLeader(Option<trandb_cluster::NodeId>),
+    Failed(Error),
+}
+
+impl From<Option<trandb_cluster::NodeId>> for Refusal {
+    fn from(leader: Option<trandb_cluster::NodeId>) -> Self {
+        Self::NotLeader(leader)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads that wait.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// For the next read-index round: they came after the running one had started.
+    next: Vec<Parked>,
+    /// For the running round.
+    confirming: Vec<Parked>,
+    running: bool,
+    /// For proposals below the horizon to end.
+    blocked: Vec<(u64, Parked)>,
+    /// For the end of a pause.
+    held: Vec<Parked>,
+}
+
+impl Reads {
+    fn len(&self) -> usize {
+        self.next.len() + self.confirming.len() + self.blocked.len() + self.held.len()
+    }
+
+    pub(super) fn unblocked(&mut self, writes: &Writes) -> Vec<Parked> {
+        if self.blocked.is_empty() {
+            return Vec::new();
+        }
+        let (free, blocked) = std::mem::take(&mut self.blocked)
+            .into_iter()
+            .partition(|(horizon, _)| writes.settled_below(*horizon));
+        self.blocked = blocked;
+        let free: Vec<(u64, Parked)> = free;
+        free.into_iter().map(|(_, parked)| parked).collect()
+    }
+
+    pub(super) fn take_held(&mut self) -> Vec<Parked> {
+        std::mem::take(&mut self.held)
+    }
+}
+
+impl Partition {
+    /// Answers a read, or parks it until it may be answered.
+    pub(super) fn read(&mut self, read: Parked) {
+        if self.reads.len() >= PARKED_MAX {
+            read.refuse(Error::overloaded(format!("{PARKED_MAX} reads wait in this partition, the limit")));
+            return;
+        }
+        if self.writes.paused {
+            self.reads.held.push(read);
+            return;
+        }
+        if let Err(leader) = self.leads() {
+            read.refuse(leader);
+            return;
+        }
+        if read.is_snapshot() {
+            let horizon = match &read {
+                Parked::Scan { horizon, .. } => *horizon,
+                Parked::Keys { .. } => self.writes.horizon(),
+            };
+            if !self.writes.settled_below(horizon) {
+                self.reads.blocked.push((horizon, read));
+                return;
+            }
+        }
+        if self.lease_valid() {
+            self.answer(read);
+        } else {
+            self.reads.next.push(read);
+            self.confirm();
+        }
+    }
+
+    fn answer(&self, read: Parked) {
+        match read {
+            Parked::Keys { ops, reply, span: _span } => {
+                let results = ops.iter().map(|op| self.answer_key(op)).collect();
+                reply.send(Answer::Done(results));
+            }
+            Parked::Scan { scan, reply, span: _span, .. } => match self.check_snapshot(scan.at) {
+                Ok(()) => reply.send(Answer::Done(self.state.scan(&scan))),
+                Err(error) => reply.send(Answer::Failed(error)),
+            },
+        }
+    }
+
+    fn answer_key(&self, op: &KeyOp) -> Result<KeyResult, Error> {
+        match op {
+            KeyOp::Get { key, at: None } => Ok(KeyResult::Value(self.state.get(key, Timestamp::MAX))),
+            KeyOp::Get { key, at: Some(at) } => {
+                self.check_snapshot(*at)?;
+                Ok(KeyResult::Value(self.state.get(key, *at)))
+            }
+            KeyOp::Exists { key } => Ok(KeyResult::Exists(self.state.exists(key))),
+            KeyOp::Write(_) => Err(Error::internal("a write among reads")),
+        }
+    }
+
+    fn check_snapshot(&self, at: Timestamp) -> Result<(), Error> {
+        let floor = self.state.gc_floor();
+        if at < floor {
+            return Err(Error::invalid(format!("versions before {floor} may be gone, {at} was asked for")));
+        }
+        Ok(())
+    }
+
+    /// Starts a read-index round unless one runs.
+    fn confirm(&mut self) {
+        if self.reads.running || self.reads.next.is_empty() {
+            return;
+        }
+        let Some(raft) = self.raft.clone() else { return };
+        self.reads.running = true;
+        self.reads.confirming = std::mem::take(&mut self.reads.next);
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            let leads = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok();
+            // A partition that died meanwhile has dropped the reads; their callers ask again.
+            let _ = me.cast(PartitionMessage::Local(LocalPartition::Confirmed(leads)));
+        });
+    }
+
+    pub(super) fn confirmed(&mut self, leads: bool) {
+        self.reads.running = false;
+        for read in std::mem::take(&mut self.reads.confirming) {
+            if leads && !self.writes.paused {
+                self.answer(read);
+            } else {
+                let leader = self.leads().err().flatten();
+                read.refuse(leader);
+            }
+        }
+        self.confirm();
+    }
+}

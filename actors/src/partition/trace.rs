@@ -1,0 +1,23 @@
+//! What a partition does for a request, as part of the request's trace, wherever that began.
+
+use tracing::Span;
+use tracing::field::display;
+use trandb_cluster::wire::TraceContext;
+use trandb_cluster::{NodeId, PartitionId};
+use trandb_runtime::telemetry::span_with_parent;
+
+/// The span of one call, which ends when it is dropped: with the answer. None for a call that is no part of a
+/// sampled trace, which costs one look.
+pub(super) fn step(
+    name: &'static str,
+    trace: Option<&TraceContext>,
+    node: NodeId,
+    partition: PartitionId,
+) -> Span {
+    let Some(trace) = trace.filter(|trace| trace.sampled) else { return Span::none() };
+    let span = span_with_parent(name, Some(trace));
+    if !span.is_none() {
+        span.record("node", display(node)).record("partition", display(partition));
+    }
+    span
+}

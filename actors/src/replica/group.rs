@@ -1,0 +1,634 @@
+//! A replica group's actor: this node's member of a partition's Raft group. Raft's calls come in here, and
+//! whatever concerns the group rather than its keys: elections after a peer was lost, membership, leadership
+//! transfer, log truncation.
+
+use crate::context::NodeContext;
+use crate::partition::{LocalPartition, PartitionMessage, ReplicaState, SnapshotChunk};
+use crate::router::{Lead, RouterMessage};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::partition::{PartitionRestore, PartitionState};
+use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::raft::{
+    Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, SnapshotData, SnapshotPart, StateMachine,
+    raft_config, voters,
+};
+use trandb_runtime::raft::{ChangeMembers, ServerState, WatchReceiver};
+use trandb_runtime::rpc::Reply;
+
+/// How often the group looks at itself when nothing happens; a change of leader or term is told at once.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often a replica whose leader was lost tries to stand for election while the lost leader's lease may last:
+/// what this adds to a failover at the most. Attempts within the lease have no effect.
+/// Each begins the voting anew, so they must not follow each other faster than a vote takes.
+const ELECT: Duration = Duration::from_millis(50);
+
+/// How long an attempt after the lease is given before the next one, which would begin the voting anew; doubled each
+/// time, since whatever made it slow may last.
+const ELECT_AGAIN: Duration = Duration::from_millis(150);
+
+/// See [`ELECT_AGAIN`].
+const ELECT_AGAIN_MAX: Duration = Duration::from_millis(1200);
+
+/// How much longer each further replica waits before it stands for election after a leader was lost, so that
+/// they do not split the vote.
+const STAGGER: Duration = Duration::from_millis(60);
+
+/// How often the router hears of an applied index that moved while nothing else changed.
+const APPLIED_NEWS: Duration = Duration::from_millis(500);
+
+/// How long a new member may take to catch up before a membership change is given up (and tried again).
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// How long a leadership transfer may take before the leader goes on.
+const TRANSFER_MAX: Duration = Duration::from_millis(800);
+
+/// Entries that a new member may be behind when it becomes a voter.
+const CATCH_UP_ENTRIES: u64 = 256;
+
+/// The actor. See the module.
+pub struct GroupActor;
+
+/// What the actor is started with.
+pub struct GroupArguments {
+    /// The node.
+    pub context: Arc<NodeContext>,
+    /// Which group.
+    pub id: PartitionId,
+    /// Its log.
+    pub log: GroupLog,
+    /// Who owns its state.
+    pub machine: Machine,
+    /// The members to begin with, where the group is new and this node is one of them.
+    pub founders: Option<Vec<NodeId>>,
+}
+
+/// Who owns a group's state.
+#[derive(Clone)]
+pub enum Machine {
+    /// A partition's actor.
+    Data(Arc<ReplicaState>),
+    /// The system group's state.
+    System(Arc<super::system::SystemMachine>),
+}
+
+impl Machine {
+    fn applier(&self) -> Arc<dyn Applier> {
+        match self {
+            Self::Data(replica) => Arc::new(crate::partition::DataApplier(replica.clone())),
+            Self::System(machine) => machine.clone(),
+        }
+    }
+}
+
+/// What the actor owns.
+pub struct Group {
+    context: Arc<NodeContext>,
+    me: ActorRef<RaftMessage>,
+    id: PartitionId,
+    machine: Machine,
+    raft: Raft,
+    receiving: Option<Receiving>,
+    lost: Option<Lost>,
+    seen: Lead,
+    /// The last term in which this node voted for itself.
+    stood_in: u64,
+    reconfiguring: Arc<tokio::sync::Semaphore>,
+    /// Until then this replica may have granted a lease that it has forgotten.
+    votes_from: Instant,
+    last_gauges: Instant,
+    last_seen: Instant,
+    /// Turns changes of Raft's server state into ticks.
+    watcher: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// A leader that was lost.
+struct Lost {
+    leader: NodeId,
+    /// When its lease has surely ended.
+    free: Instant,
+    /// When this replica next stands for election.
+    at: Instant,
+    again: Duration,
+}
+
+struct Receiving {
+    transfer: u64,
+    next: u64,
+    restore: Restore,
+}
+
+enum Restore {
+    Nothing,
+    Data(Box<PartitionRestore>),
+    System(Vec<u8>),
+}
+
+impl Actor for GroupActor {
+    type Msg = RaftMessage;
+    type State = Group;
+    type Arguments = GroupArguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<RaftMessage>,
+        arguments: GroupArguments,
+    ) -> Result<Group, ActorProcessingErr> {
+        let GroupArguments { context, id, log, machine, founders } = arguments;
+        let timing = &context.config.raft;
+        let config = raft_config(id, timing.heartbeat_ms, timing.election_min_ms, timing.election_max_ms);
+        let pristine = log.is_pristine();
+        let network = PeerNetwork::new(context.hub.clone(), id);
+        let state = StateMachine::new(machine.applier());
+        let raft = Raft::new(context.node.0, config, network, log, state).await?;
+        let stood_in = if pristine { 0 } else { raft.metrics().borrow_watched().current_term };
+        if let (Some(founders), true) = (&founders, pristine) {
+            let members: BTreeMap<u64, ()> = founders.iter().map(|node| (node.0, ())).collect();
+            // Whoever comes second finds the group initialised, with the same members.
+            if let Err(error) = raft.initialize(members).await {
+                tracing::debug!(partition = %id, %error, "the group is initialised already");
+            }
+        }
+        // A replica that voted or followed before has forgotten which leases it granted.
+        let votes_from = if pristine { context.started } else { Instant::now() + context.lease() };
+        let group = Group {
+            me,
+            id,
+            machine,
+            raft,
+            receiving: None,
+            lost: None,
+            seen: Lead::default(),
+            stood_in,
+            reconfiguring: Arc::new(tokio::sync::Semaphore::new(1)),
+            votes_from,
+            last_gauges: Instant::now(),
+            last_seen: Instant::now(),
+            watcher: None,
+            context,
+        };
+        group.raft.runtime_config().elect(group.may_elect());
+        Ok(group)
+    }
+
+    async fn post_start(
+        &self,
+        me: ActorRef<RaftMessage>,
+        group: &mut Group,
+    ) -> Result<(), ActorProcessingErr> {
+        match &group.machine {
+            Machine::Data(replica) => {
+                replica.set_group(Some((me.clone(), group.raft.clone())));
+                if let Some(actor) = replica.actor() {
+                    let attach = LocalPartition::Attach(group.raft.clone());
+                    actor.cast(PartitionMessage::Local(attach))?;
+                }
+            }
+            Machine::System(_) => {
+                group.context.system_raft.store(Arc::new(Some(group.raft.clone())));
+                group.context.system_group.store(Arc::new(Some(me.clone())));
+            }
+        }
+        group.context.hub.register(&format!("{}/raft", group.id), me.get_cell());
+        me.send_interval(TICK, || RaftMessage::Local(LocalRaft::Tick));
+        let mut changes = group.raft.server_metrics();
+        group.watcher = Some(tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                if me.cast(RaftMessage::Local(LocalRaft::Tick)).is_err() {
+                    return;
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _me: ActorRef<RaftMessage>,
+        group: &mut Group,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Some(watcher) = group.watcher.take() {
+            watcher.abort();
+        }
+        group.context.hub.unregister(&format!("{}/raft", group.id));
+        // Shutting down joins Raft's tasks; an error means that they have ended by themselves.
+        let _ = group.raft.shutdown().await;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<RaftMessage>,
+        message: RaftMessage,
+        group: &mut Group,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RaftMessage::Append(call, reply) => {
+                let raft = group.raft.clone();
+                tokio::spawn(async move {
+                    reply.send(raft.append_entries(call.0).await.map_err(|error| error.to_string()));
+                });
+            }
+            RaftMessage::Vote(call, reply) => group.vote(call, reply),
+            RaftMessage::Transfer(call, reply) => {
+                let raft = group.raft.clone();
+                let request =
+                    trandb_runtime::raft::TransferLeaderRequest::new(call.from, call.to, call.last_log_id);
+                tokio::spawn(async move {
+                    let result = raft.handle_transfer_leader(request).await;
+                    reply.send(result.map_err(|error| error.to_string()));
+                });
+            }
+            RaftMessage::Snapshot(part, reply) => group.receive(part, reply),
+            RaftMessage::Local(local) => group.local(local).await?,
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    fn may_elect(&self) -> bool {
+        Instant::now() >= self.votes_from || self.is_alone()
+    }
+
+    fn tick_after(&self, wait: Duration) {
+        self.me.send_after(wait, || RaftMessage::Local(LocalRaft::Tick));
+    }
+
+    fn is_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = voters(&metrics.membership_config);
+        voters.is_empty() || voters == [self.context.node]
+    }
+
+    fn vote(
+        &self,
+        call: trandb_runtime::raft::VoteCall,
+        reply: Reply<Result<trandb_runtime::raft::VoteResponse<trandb_runtime::raft::TypeConfig>, String>>,
+    ) {
+        if !self.may_elect() {
+            reply.send(Err("restarted less than a lease ago".into()));
+            return;
+        }
+        let raft = self.raft.clone();
+        tokio::spawn(async move {
+            let result =
+                if call.pre { raft.pre_vote(call.request).await } else { raft.vote(call.request).await };
+            reply.send(result.map_err(|error| error.to_string()));
+        });
+    }
+
+    async fn local(&mut self, message: LocalRaft) -> Result<(), ActorProcessingErr> {
+        match message {
+            LocalRaft::PeerLost(node) => self.peer_lost(node),
+            LocalRaft::Checkpointed => self.raft.trigger().snapshot().await?,
+            LocalRaft::Reconfigure { voters, learners, reply } => self.reconfigure(voters, learners, reply),
+            LocalRaft::TransferTo(node, reply) => self.transfer(node, reply),
+            LocalRaft::Tick => self.tick().await?,
+        }
+        Ok(())
+    }
+
+    /// If the lost peer led this group, this replica stands for election as soon as the lease that it granted
+    /// has run out; the replicas next in line wait a little longer.
+    fn peer_lost(&mut self, node: NodeId) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.current_leader != Some(node.0) {
+            return;
+        }
+        let mut candidates = voters(&metrics.membership_config);
+        candidates.retain(|&candidate| candidate != node);
+        // Groups that lost the same leader begin at different replicas, so that their new leaders spread.
+        if !candidates.is_empty() {
+            let turn = self.id.0 as usize % candidates.len();
+            candidates.rotate_left(turn);
+        }
+        if let Some(rank) = candidates.iter().position(|&candidate| candidate == self.context.node) {
+            // The first in line tries from now on, and is refused without effect while the lease lasts. The others
+            // come in only if it did not succeed: after the lease, whose end cannot be later than this.
+            let wait = if rank == 0 { Duration::ZERO } else { self.context.lease() + STAGGER * rank as u32 };
+            let now = Instant::now();
+            let free = now + self.context.lease();
+            self.lost = Some(Lost { leader: node, free, at: now + wait, again: ELECT_AGAIN });
+            self.tick_after(wait);
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), ActorProcessingErr> {
+        let (lead, vote, state, running, last_log, voters) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let lead = Lead {
+                term: metrics.current_term,
+                leader: metrics.current_leader.map(NodeId),
+                applied: metrics.last_applied.map_or(0, |id| id.index),
+                voters: voters(&metrics.committed_membership_config),
+            };
+            let voters = voters(&metrics.membership_config);
+            let last_log = metrics.last_log_index.unwrap_or(0);
+            (lead, metrics.vote.leader_id, metrics.state, metrics.running_state.clone(), last_log, voters)
+        };
+        running.map_err(|error| format!("{}: Raft has stopped: {error}", self.id))?;
+        let changed = (lead.leader, lead.term) != (self.seen.leader, self.seen.term);
+        if changed {
+            match lead.leader {
+                Some(leader) => {
+                    tracing::info!(partition = %self.id, term = lead.term, %leader, "leader seen");
+                    self.context.gauges.leader_changed(self.id);
+                }
+                // Every election passes through here, and most find a leader at once.
+                None => tracing::debug!(partition = %self.id, term = lead.term, "no leader"),
+            }
+        }
+        // How far the leader has come is only for people to see: it may be a little old.
+        let due = lead != self.seen && self.last_seen.elapsed() >= APPLIED_NEWS;
+        if changed || lead.voters != self.seen.voters || due {
+            self.last_seen = Instant::now();
+            self.seen = lead.clone();
+            self.context.tell_router(RouterMessage::Seen(self.id, lead.clone()));
+        }
+        if vote.voted_for == self.context.node.0 && vote.term > self.stood_in {
+            self.stood_in = vote.term;
+            self.context.gauges.election(self.id);
+        }
+        if self.last_gauges.elapsed() > Duration::from_secs(1) {
+            self.last_gauges = Instant::now();
+            let lag = last_log.saturating_sub(lead.applied);
+            let leads = state == ServerState::Leader;
+            self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);
+        }
+        let may_elect = self.may_elect();
+        self.raft.runtime_config().elect(may_elect);
+        if !may_elect {
+            return Ok(());
+        }
+        if voters == [self.context.node] && state != ServerState::Leader {
+            self.raft.trigger().elect(false).await?;
+        }
+        self.stand_for_election(lead.leader, state).await?;
+        Ok(())
+    }
+
+    /// After a leader was lost: tries to become the next one, until there is one.
+    async fn stand_for_election(
+        &mut self,
+        leader: Option<NodeId>,
+        state: ServerState,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(lost) = &mut self.lost else { return Ok(()) };
+        let now = Instant::now();
+        // A link that is back may lead to a restarted process, which leads nothing. If it is the old leader, attempts
+        // have no effect, as it renews its leases.
+        let up = self.context.hub.states().borrow().get(&lost.leader).is_some_and(|state| state.is_up());
+        let back = up && now > lost.free + self.context.lease();
+        if back || leader.is_some_and(|leader| leader != lost.leader) || state == ServerState::Leader {
+            self.lost = None;
+            return Ok(());
+        }
+        if now < lost.at {
+            return Ok(());
+        }
+        // The leader was heard a heartbeat before it was lost at the latest, or much earlier if it was frozen: so the
+        // lease ends now or not before this.
+        let earliest = lost.free
+            - Duration::from_millis(self.context.config.raft.heartbeat_ms).min(self.context.lease());
+        let wait = if now < earliest {
+            earliest - now
+        } else if now < lost.free {
+            ELECT
+        } else {
+            let wait = lost.again;
+            lost.again = (lost.again * 2).min(ELECT_AGAIN_MAX);
+            wait
+        };
+        lost.at = now + wait;
+        self.tick_after(wait);
+        if state == ServerState::Follower {
+            self.raft.trigger().elect(true).await?;
+        }
+        Ok(())
+    }
+
+    fn reconfigure(
+        &self,
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+        reply: RpcReplyPort<Result<(), String>>,
+    ) {
+        let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else {
+            let _ = reply.send(Err("a membership change is under way".into()));
+            return;
+        };
+        let raft = self.raft.clone();
+        let id = self.id;
+        tokio::spawn(async move {
+            let _turn = turn;
+            let result = reconfigure(&raft, &voters, &learners).await;
+            match &result {
+                Ok(()) => tracing::info!(partition = %id, ?voters, ?learners, "membership changed"),
+                Err(error) => tracing::warn!(partition = %id, ?voters, error, "membership not changed"),
+            }
+            let _ = reply.send(result);
+        });
+    }
+
+    fn transfer(&self, to: NodeId, reply: RpcReplyPort<Result<(), String>>) {
+        let raft = self.raft.clone();
+        let context = self.context.clone();
+        let machine = self.machine.clone();
+        tokio::spawn(async move {
+            let result = transfer(&raft, &context, &machine, to).await;
+            let _ = reply.send(result);
+        });
+    }
+
+    fn receive(
+        &mut self,
+        part: SnapshotPart,
+        reply: Reply<
+            Result<Option<trandb_runtime::raft::SnapshotResponse<trandb_runtime::raft::TypeConfig>>, String>,
+        >,
+    ) {
+        let last = part.last;
+        let (vote, log_id, membership) = (part.vote, part.last_log_id, part.membership.clone());
+        let received = match self.add_part(part) {
+            Err(refusal) => {
+                self.receiving = None;
+                reply.send(Err(refusal));
+                return;
+            }
+            Ok(()) if !last => {
+                reply.send(Ok(None));
+                return;
+            }
+            Ok(()) => self.receiving.take().expect("a part was just added").restore,
+        };
+        let raft = self.raft.clone();
+        let id = self.id;
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let data: Box<dyn std::any::Any + Send> = match received {
+                Restore::Nothing => {
+                    reply.send(Err("the snapshot was empty".into()));
+                    return;
+                }
+                Restore::Data(restore) => match restore.finish() {
+                    Ok(state) => Box::<PartitionState>::new(state),
+                    Err(error) => {
+                        reply.send(Err(error.to_string()));
+                        return;
+                    }
+                },
+                Restore::System(bytes) => Box::new(bytes),
+            };
+            let snapshot = trandb_runtime::raft::Snapshot {
+                meta: trandb_runtime::raft::SnapshotMeta { last_log_id: log_id, last_membership: membership },
+                snapshot: SnapshotData::Received(data),
+            };
+            let result = raft.install_full_snapshot(vote, snapshot).await;
+            if result.is_ok() {
+                tracing::info!(partition = %id, index = log_id.map_or(0, |id| id.index), "snapshot installed");
+                context.gauges.snapshot_installed(id);
+            }
+            reply.send(result.map(Some).map_err(|error| error.to_string()));
+        });
+    }
+
+    fn add_part(&mut self, part: SnapshotPart) -> Result<(), String> {
+        if part.sequence == 0 {
+            self.receiving = Some(Receiving { transfer: part.transfer, next: 0, restore: Restore::Nothing });
+        }
+        let Some(receiving) = &mut self.receiving else { return Err("no snapshot is under way".into()) };
+        if (receiving.transfer, receiving.next) != (part.transfer, part.sequence) {
+            return Err(format!("part {} came where {} was due", part.sequence, receiving.next));
+        }
+        receiving.next += 1;
+        if self.id.is_system() {
+            receiving.restore = Restore::System(part.data.to_vec());
+            return Ok(());
+        }
+        let chunk: SnapshotChunk = wire::decode(&part.data).map_err(|error| error.message)?;
+        if let Some(header) = chunk.header {
+            receiving.restore = Restore::Data(Box::new(PartitionState::restore_from_snapshot(header)));
+        }
+        let Restore::Data(restore) = &mut receiving.restore else {
+            return Err("the first part has no header".into());
+        };
+        for version in chunk.versions {
+            restore.add(version);
+        }
+        Ok(())
+    }
+}
+
+async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
+    let known: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
+    };
+    for node in voters.iter().chain(learners).filter(|node| !known.contains(&node.0)) {
+        raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
+    }
+    let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+    let deadline = Instant::now() + CATCH_UP_MAX;
+    loop {
+        let behind = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some(replication) = &metrics.replication else {
+                return Err("not the leader any more".into());
+            };
+            let last = metrics.last_log_index.unwrap_or(0);
+            let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            wanted.iter().copied().find(|id| {
+                let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
+                *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
+            })
+        };
+        match behind {
+            None => break,
+            Some(id) if Instant::now() > deadline => {
+                return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    let now: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        metrics.borrow_watched().membership_config.voter_ids().collect()
+    };
+    if now != wanted {
+        raft.change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
+async fn transfer(raft: &Raft, context: &NodeContext, machine: &Machine, to: NodeId) -> Result<(), String> {
+    let me = context.node.0;
+    if !raft.is_leader() {
+        return Err("not the leader".into());
+    }
+    pause(context, machine).await?;
+    let result = async {
+        raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
+        let metrics = raft.metrics();
+        let deadline = Instant::now() + TRANSFER_MAX;
+        loop {
+            let led_by = metrics.borrow_watched().current_leader;
+            if led_by.is_some_and(|leader| leader != me) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("{to} did not take over within {TRANSFER_MAX:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    .await;
+    resume(context, machine);
+    result
+}
+
+async fn pause(context: &NodeContext, machine: &Machine) -> Result<(), String> {
+    match machine {
+        Machine::Data(replica) => {
+            let actor = replica.actor().ok_or("the partition is being rebuilt")?;
+            let pause = |reply| PartitionMessage::Local(LocalPartition::Pause(reply));
+            match actor.call(pause, Some(TRANSFER_MAX)).await {
+                Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
+                _ => {
+                    resume(context, machine);
+                    Err("operations in flight did not end in time".into())
+                }
+            }
+        }
+        Machine::System(_) => {
+            let pause = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Pause);
+            context.oracle(pause).map_err(|error| error.message)
+        }
+    }
+}
+
+fn resume(context: &NodeContext, machine: &Machine) {
+    match machine {
+        Machine::Data(replica) => {
+            if let Some(actor) = replica.actor() {
+                // A partition that died meanwhile begins unpaused.
+                let _ = actor.cast(PartitionMessage::Local(LocalPartition::Resume));
+            }
+        }
+        Machine::System(_) => {
+            let resume = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Resume);
+            let _ = context.oracle(resume);
+        }
+    }
+}

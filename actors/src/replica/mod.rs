@@ -1,0 +1,299 @@
+//! The replicas of this node: one supervisor, and per group with a replica here a [`GroupActor`] and, unless it
+//! is the system group, a [`PartitionActor`].
+//!
+//! A partition's actor that dies is started again and rebuilds itself from its checkpoint and log; Raft waits
+//! for it. A group's actor that dies takes the partition's actor with it, and both start again. Five deaths
+//! of one child within a minute are no accident: the supervisor dies, too, and with it the node.
+
+mod group;
+mod system;
+
+pub use group::{GroupActor, GroupArguments, Machine};
+pub use system::SystemMachine;
+pub(crate) use system::checkpoint_loop;
+
+use crate::context::NodeContext;
+use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};
+use crate::supervise::Restarts;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use trandb_cluster::{NodeId, PartitionId};
+use trandb_runtime::raft::{GroupLog, LocalRaft, RaftMessage};
+use trandb_runtime::wal::RecoveredGroup;
+
+/// How often placement is compared with what runs here.
+const RECONCILE: Duration = Duration::from_millis(250);
+
+/// What the supervisor is sent.
+#[derive(Debug)]
+pub enum ReplicasMessage {
+    /// Compare placement with what runs here.
+    Reconcile,
+    /// A peer's link broke or went silent.
+    PeerLost(NodeId),
+}
+
+impl ractor::Message for ReplicasMessage {}
+
+/// The supervisor. See the module.
+pub struct ReplicasActor;
+
+/// What the supervisor is started with.
+pub struct ReplicasArguments {
+    /// The node.
+    pub context: Arc<NodeContext>,
+    /// The system group's state.
+    pub system: Arc<SystemMachine>,
+    /// The members to begin the system group with, where this node founds the cluster.
+    pub founders: Option<Vec<NodeId>>,
+    /// What the write-ahead log held at start.
+    pub recovered: BTreeMap<PartitionId, RecoveredGroup>,
+}
+
+/// What the supervisor owns.
+pub struct Replicas {
+    context: Arc<NodeContext>,
+    me: ActorRef<ReplicasMessage>,
+    system: Arc<SystemMachine>,
+    founders: Option<Vec<NodeId>>,
+    recovered: Mutex<BTreeMap<PartitionId, RecoveredGroup>>,
+    logs: BTreeMap<PartitionId, GroupLog>,
+    running: BTreeMap<PartitionId, Running>,
+    restarts: Restarts,
+}
+
+struct Running {
+    machine: Machine,
+    group: Option<ActorRef<RaftMessage>>,
+    partition: Option<ActorRef<PartitionMessage>>,
+}
+
+impl Actor for ReplicasActor {
+    type Msg = ReplicasMessage;
+    type State = Replicas;
+    type Arguments = ReplicasArguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<ReplicasMessage>,
+        arguments: ReplicasArguments,
+    ) -> Result<Replicas, ActorProcessingErr> {
+        let ReplicasArguments { context, system, founders, recovered } = arguments;
+        let mut replicas = Replicas {
+            context,
+            me: me.clone(),
+            system,
+            founders,
+            recovered: Mutex::new(recovered),
+            logs: BTreeMap::new(),
+            running: BTreeMap::new(),
+            restarts: Restarts::default(),
+        };
+        replicas.start_system().await?;
+        replicas.reconcile().await?;
+        me.send_interval(RECONCILE, || ReplicasMessage::Reconcile);
+        Ok(replicas)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<ReplicasMessage>,
+        message: ReplicasMessage,
+        replicas: &mut Replicas,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ReplicasMessage::Reconcile => replicas.reconcile().await?,
+            ReplicasMessage::PeerLost(node) => {
+                for group in replicas.running.values().filter_map(|running| running.group.as_ref()) {
+                    // One that died is being restarted and will find no leader by itself.
+                    let _ = group.cast(RaftMessage::Local(LocalRaft::PeerLost(node)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _me: ActorRef<ReplicasMessage>,
+        event: SupervisionEvent,
+        replicas: &mut Replicas,
+    ) -> Result<(), ActorProcessingErr> {
+        let why = match &event {
+            SupervisionEvent::ActorFailed(_, error) => error.to_string(),
+            SupervisionEvent::ActorTerminated(_, _, reason) => reason.clone().unwrap_or_default(),
+            _ => return Ok(()),
+        };
+        let Some(dead) = event.actor_id() else { return Ok(()) };
+        let found = replicas.running.iter().find_map(|(&id, running)| {
+            let group = running.group.as_ref().is_some_and(|actor| actor.get_id() == dead);
+            let partition = running.partition.as_ref().is_some_and(|actor| actor.get_id() == dead);
+            (group || partition).then_some((id, group))
+        });
+        // An actor that was stopped on purpose is not in the list any more.
+        let Some((id, is_group)) = found else { return Ok(()) };
+        let child = if is_group { "group" } else { "partition" };
+        tracing::error!(partition = %id, child, why, "an actor died and is started again");
+        replicas.context.gauges.restarted(child);
+        replicas.restarts.count(&format!("{id}/{child}"), tokio::time::Instant::now())?;
+        if is_group { replicas.restart_group(id).await } else { replicas.restart_partition(id).await }
+    }
+}
+
+impl Replicas {
+    async fn start_system(&mut self) -> Result<(), ActorProcessingErr> {
+        let id = PartitionId::SYSTEM;
+        let machine = Machine::System(self.system.clone());
+        let founders = self.founders.clone();
+        let group = self.spawn_group(id, machine.clone(), founders).await?;
+        self.running.insert(id, Running { machine, group: Some(group), partition: None });
+        Ok(())
+    }
+
+    /// Starts what the map wants here and does not run; ends what runs and is not a member any more.
+    async fn reconcile(&mut self) -> Result<(), ActorProcessingErr> {
+        let state = self.context.system();
+        let me = self.context.node;
+        for (&id, info) in &state.partitions {
+            if info.replicas.contains(&me) && !self.running.contains_key(&id) {
+                let founding = info.founders.contains(&me) && info.founders == info.replicas;
+                self.start_data(id, founding.then(|| info.founders.clone())).await?;
+            }
+        }
+        let leaving: Vec<PartitionId> = self
+            .running
+            .iter()
+            .filter(|(id, running)| {
+                let wanted =
+                    id.is_system() || state.partitions.get(id).is_none_or(|info| info.replicas.contains(&me));
+                !wanted && running.group.as_ref().is_some() && self.has_left(**id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in leaving {
+            self.end(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the group's leader, elsewhere, says that it goes on without this node.
+    fn has_left(&self, id: PartitionId) -> bool {
+        let routes = self.context.routes.borrow();
+        routes.leader(id).is_some_and(|leader| leader != self.context.node)
+            && routes.voters(id).is_some_and(|voters| !voters.contains(&self.context.node))
+    }
+
+    fn log(&mut self, id: PartitionId) -> Result<GroupLog, ActorProcessingErr> {
+        if let Some(log) = self.logs.get(&id) {
+            return Ok(log.clone());
+        }
+        let recovered = self.recovered.lock().expect("no holder of the lock panics").remove(&id);
+        let log = GroupLog::new(id, self.context.log.clone(), self.context.log_reader.clone(), recovered)?;
+        self.logs.insert(id, log.clone());
+        Ok(log)
+    }
+
+    async fn start_data(
+        &mut self,
+        id: PartitionId,
+        founders: Option<Vec<NodeId>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let log = self.log(id)?;
+        let replica = Arc::new(ReplicaState::new(log));
+        let machine = Machine::Data(replica.clone());
+        self.running.insert(id, Running { machine: machine.clone(), group: None, partition: None });
+        let partition = self.spawn_partition(id, replica.clone()).await?;
+        let group = self.spawn_group(id, machine, founders).await?;
+        if let Some(running) = self.running.get_mut(&id) {
+            running.partition = Some(partition);
+            running.group = Some(group);
+        }
+        let mut local = (**self.context.local.load()).clone();
+        local.insert(id, replica);
+        self.context.local.store(Arc::new(local));
+        Ok(())
+    }
+
+    async fn spawn_partition(
+        &self,
+        id: PartitionId,
+        replica: Arc<ReplicaState>,
+    ) -> Result<ActorRef<PartitionMessage>, ActorProcessingErr> {
+        let arguments = PartitionArguments { context: self.context.clone(), id, replica };
+        let (actor, _task) = Actor::spawn_linked(None, PartitionActor, arguments, self.me.get_cell()).await?;
+        self.context.hub.register(&id.to_string(), actor.get_cell());
+        Ok(actor)
+    }
+
+    async fn spawn_group(
+        &mut self,
+        id: PartitionId,
+        machine: Machine,
+        founders: Option<Vec<NodeId>>,
+    ) -> Result<ActorRef<RaftMessage>, ActorProcessingErr> {
+        let arguments =
+            GroupArguments { context: self.context.clone(), id, log: self.log(id)?, machine, founders };
+        let (actor, _task) = Actor::spawn_linked(None, GroupActor, arguments, self.me.get_cell()).await?;
+        Ok(actor)
+    }
+
+    async fn restart_partition(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
+        let Some(running) = self.running.get(&id) else { return Ok(()) };
+        let Machine::Data(replica) = running.machine.clone() else { return Ok(()) };
+        replica.publish(None);
+        let partition = self.spawn_partition(id, replica.clone()).await?;
+        // Raft goes on as it was; the new actor has to be told of it.
+        if let Some(raft) = replica.raft() {
+            let attach = crate::partition::LocalPartition::Attach(raft);
+            partition.cast(PartitionMessage::Local(attach))?;
+        }
+        if let Some(running) = self.running.get_mut(&id) {
+            running.partition = Some(partition);
+        }
+        Ok(())
+    }
+
+    async fn restart_group(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
+        let Some(running) = self.running.get_mut(&id) else { return Ok(()) };
+        let machine = running.machine.clone();
+        if let (Machine::Data(replica), Some(partition)) = (&machine, running.partition.take()) {
+            replica.publish(None);
+            replica.set_group(None);
+            partition.stop_and_wait(None, Some(Duration::from_secs(5))).await.ok();
+            // The new Raft begins at the checkpoint and applies the log from there.
+            replica.forget_acknowledged();
+            let partition = self.spawn_partition(id, replica.clone()).await?;
+            if let Some(running) = self.running.get_mut(&id) {
+                running.partition = Some(partition);
+            }
+        }
+        let group = self.spawn_group(id, machine, None).await?;
+        if let Some(running) = self.running.get_mut(&id) {
+            running.group = Some(group);
+        }
+        Ok(())
+    }
+
+    /// Stops a replica that its group has let go, and forgets its data.
+    async fn end(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
+        let Some(running) = self.running.remove(&id) else { return Ok(()) };
+        let mut local = (**self.context.local.load()).clone();
+        local.remove(&id);
+        self.context.local.store(Arc::new(local));
+        self.context.hub.unregister(&id.to_string());
+        if let Some(group) = running.group {
+            group.stop_and_wait(None, Some(Duration::from_secs(5))).await.ok();
+        }
+        if let Some(partition) = running.partition {
+            partition.stop_and_wait(None, Some(Duration::from_secs(5))).await.ok();
+        }
+        if let Some(log) = self.logs.remove(&id) {
+            log.drop_group().await?;
+        }
+        self.context.engine.run(move |engine| crate::partition::forget(engine, id)).await?;
+        tracing::info!(partition = %id, "the replica has left this node");
+        Ok(())
+    }
+}

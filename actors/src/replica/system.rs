@@ -1,0 +1,210 @@
+//! The system group's state on this node: small enough to be written whole, so it needs no actor of its own.
+//! Every change is published; the router, the controller and the replicas follow it.
+
+use crate::context::NodeContext;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::watch;
+use trandb_cluster::system::{SystemApplied, SystemCommand, SystemState};
+use trandb_cluster::{PartitionId, wire};
+use trandb_runtime::engine;
+use trandb_runtime::raft::{
+    Applier, ChunkSource, CommittedEntry, EntryBody, LogApplied, LogId, StoredMembership,
+};
+
+/// The state and how far it has come; also what its checkpoint and its snapshot hold.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Applied {
+    state: SystemState,
+    log_id: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// The system group's state machine.
+pub struct SystemMachine {
+    engine: engine::Worker,
+    published: watch::Sender<Arc<SystemState>>,
+    applied: Mutex<Applied>,
+    durable: Mutex<[Option<(LogId, StoredMembership)>; 2]>,
+}
+
+impl SystemMachine {
+    /// Loads the checkpoint, if there is one, and publishes its state.
+    ///
+    /// # Errors
+    /// When the engine fails or the checkpoint cannot be decoded.
+    pub async fn load(
+        engine: engine::Worker,
+        published: watch::Sender<Arc<SystemState>>,
+    ) -> io::Result<Arc<Self>> {
+        let meta = engine.run(|engine| engine.meta(PartitionId::SYSTEM)).await.map_err(io::Error::other)?;
+        let applied: Applied = match meta {
+            Some(bytes) => wire::decode(&bytes).map_err(io::Error::other)?,
+            None => Applied::default(),
+        };
+        let mark = applied.log_id.map(|log_id| (log_id, applied.membership.clone()));
+        published.send_replace(Arc::new(applied.state.clone()));
+        Ok(Arc::new(Self {
+            engine,
+            published,
+            applied: Mutex::new(applied),
+            durable: Mutex::new([mark.clone(), mark]),
+        }))
+    }
+
+    fn applied_now(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().expect("no holder of the lock panics")
+    }
+
+    /// Entries applied since the last checkpoint.
+    pub fn entries_since_checkpoint(&self) -> u64 {
+        let applied = self.applied_now().log_id.map_or(0, |id| id.index);
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        applied - durable[1].as_ref().map_or(0, |(id, _)| id.index)
+    }
+
+    /// Writes the state. Answers whether Raft may be told.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let applied = self.applied_now().clone();
+        let Some(log_id) = applied.log_id else { return Ok(()) };
+        let bytes = wire::encode(&applied);
+        self.engine
+            .run(move |engine| engine.commit(PartitionId::SYSTEM, &bytes))
+            .await
+            .map_err(io::Error::other)?;
+        let mut durable = self.durable.lock().expect("no holder of the lock panics");
+        durable[0] = durable[1].take();
+        durable[1] = Some((log_id, applied.membership));
+        Ok(())
+    }
+
+    fn publish(&self, state: &SystemState) {
+        self.published.send_if_modified(|published| {
+            // The timestamp window moves often and concerns only the oracle, which reads it when it must.
+            let quiet = published.epoch == state.epoch && published.cluster_id == state.cluster_id;
+            *published = Arc::new(state.clone());
+            !quiet
+        });
+    }
+}
+
+impl Applier for SystemMachine {
+    fn applied(&self) -> BoxFuture<'_, io::Result<(Option<LogId>, StoredMembership)>> {
+        let applied = self.applied_now();
+        let answer = (applied.log_id, applied.membership.clone());
+        async { Ok(answer) }.boxed()
+    }
+
+    fn apply(&self, entries: Vec<CommittedEntry>) -> BoxFuture<'_, io::Result<Vec<LogApplied>>> {
+        async move {
+            let mut applied = self.applied_now();
+            let mut results = Vec::with_capacity(entries.len());
+            for entry in entries {
+                let index = entry.log_id.index;
+                results.push(match entry.body {
+                    EntryBody::Blank => LogApplied::Nothing,
+                    EntryBody::Membership(membership) => {
+                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        LogApplied::Nothing
+                    }
+                    EntryBody::Command(bytes) => {
+                        let command: SystemCommand = wire::decode(&bytes).map_err(io::Error::other)?;
+                        let result = applied.state.apply(index, command);
+                        if let SystemApplied::Refused(why) = &result {
+                            tracing::debug!(index, why, "system command refused");
+                        }
+                        LogApplied::System(result)
+                    }
+                });
+                applied.log_id = Some(entry.log_id);
+            }
+            self.publish(&applied.state);
+            Ok(results)
+        }
+        .boxed()
+    }
+
+    fn durable(&self) -> BoxFuture<'_, io::Result<(Option<LogId>, StoredMembership)>> {
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        let answer = match &durable[0] {
+            Some((log_id, membership)) => (Some(*log_id), membership.clone()),
+            None => (None, StoredMembership::default()),
+        };
+        async { Ok(answer) }.boxed()
+    }
+
+    fn open_snapshot(
+        &self,
+    ) -> BoxFuture<'_, io::Result<Option<(LogId, StoredMembership, Arc<dyn ChunkSource>)>>> {
+        async {
+            let applied = self.applied_now().clone();
+            let Some(log_id) = applied.log_id else { return Ok(None) };
+            let source = Arc::new(Whole(wire::encode(&applied).into())) as Arc<dyn ChunkSource>;
+            Ok(Some((log_id, applied.membership, source)))
+        }
+        .boxed()
+    }
+
+    fn install(
+        &self,
+        last: Option<LogId>,
+        membership: StoredMembership,
+        state: Box<dyn Any + Send>,
+    ) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            let bytes = state.downcast::<Vec<u8>>().map_err(|_| io::Error::other("not a system snapshot"))?;
+            let received: Applied = wire::decode(&bytes).map_err(io::Error::other)?;
+            {
+                let mut applied = self.applied_now();
+                *applied = Applied { state: received.state, log_id: last, membership };
+                self.publish(&applied.state);
+            }
+            self.checkpoint().await
+        }
+        .boxed()
+    }
+}
+
+/// A snapshot that is one chunk.
+struct Whole(Bytes);
+
+impl ChunkSource for Whole {
+    fn next_chunk(&self) -> BoxFuture<'_, io::Result<(Bytes, bool)>> {
+        async { Ok((self.0.clone(), true)) }.boxed()
+    }
+}
+
+/// Writes the system group's checkpoint when it is due and tells its Raft. Runs until the node stops.
+///
+/// A changed map is written soon: a restarted node finds its peers by it before it has heard from any of them.
+pub(crate) async fn checkpoint_loop(context: Arc<NodeContext>, machine: Arc<SystemMachine>) {
+    /// Entries after which the state is written: some minutes of timestamp windows.
+    const ENTRIES: u64 = 128;
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
+    let mut written = trandb_cluster::Epoch::default();
+    loop {
+        tick.tick().await;
+        let epoch = context.system().epoch;
+        if epoch == written && machine.entries_since_checkpoint() < ENTRIES {
+            continue;
+        }
+        if let Err(error) = machine.checkpoint().await {
+            tracing::error!(%error, "the system group's checkpoint failed; its log is kept");
+            context.gauges.checkpoint_failed();
+            continue;
+        }
+        written = epoch;
+        if let Some(raft) = context.system_raft() {
+            // A Raft that has stopped is started again by its supervisor and told by the next checkpoint.
+            let _ = raft.trigger().snapshot().await;
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The router: the authority on where a key lives.
+//!
+//! Looking a key up never queues behind it: it publishes an immutable [`Routes`] whenever the partition map
+//! or a leader changes, and everyone reads the latest one. Leaders are known from this node's own replicas at
+//! once and from other nodes' heartbeats, which say what each of them leads; the higher term wins.
+
+use crate::context::NodeContext;
+use bytes::Bytes;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use trandb_cluster::table::RoutingTable;
+use trandb_cluster::{NodeId, PartitionId, wire};
+
+/// Everything that is needed to send an operation to the right place.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    /// Partitions, nodes, keyspaces.
+    pub table: Arc<RoutingTable>,
+    /// What is known of each group's leader.
+    pub leads: Arc<BTreeMap<PartitionId, Lead>>,
+    /// Nodes that are handing over and should lead nothing.
+    pub stopping: Arc<BTreeSet<NodeId>>,
+}
+
+/// What is known of a group's leader.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    /// The highest term heard of.
+    pub term: u64,
+    /// Its leader; none while it has none.
+    pub leader: Option<NodeId>,
+    /// The last entry that the leader had applied, when last heard.
+    pub applied: u64,
+    /// The group's committed voters, as the leader knows them.
+    pub voters: Vec<NodeId>,
+}
+
+impl Routes {
+    /// Who leads a group.
+    pub fn leader(&self, group: PartitionId) -> Option<NodeId> {
+        self.leads.get(&group).and_then(|lead| lead.leader)
+    }
+
+    /// A group's voters, as its leader last said.
+    pub fn voters(&self, group: PartitionId) -> Option<&[NodeId]> {
+        self.leads.get(&group).map(|lead| lead.voters.as_slice())
+    }
+}
+
+/// What a node tells the others with its heartbeats.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Gossip {
+    /// Group, term, last applied index, voters.
+    pub leads: Vec<(PartitionId, u64, u64, Vec<NodeId>)>,
+    /// It is about to stop, so nothing should be handed to it.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+/// What the router is sent.
+#[derive(Debug)]
+pub enum RouterMessage {
+    /// The system group applied a change of nodes, keyspaces or partitions.
+    MapChanged,
+    /// A replica on this node has a new view of its group.
+    Seen(PartitionId, Lead),
+    /// What other nodes said with their heartbeats.
+    Heard(Arc<BTreeMap<NodeId, Bytes>>),
+    /// Put what this node leads on the next heartbeats.
+    Publish,
+}
+
+impl ractor::Message for RouterMessage {}
+
+/// The actor. See the module.
+pub struct RouterActor;
+
+/// What the actor owns.
+pub struct RouterState {
+    context: Arc<NodeContext>,
+    routes: Routes,
+}
+
+impl Actor for RouterActor {
+    type Msg = RouterMessage;
+    type State = RouterState;
+    type Arguments = Arc<NodeContext>;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<RouterMessage>,
+        context: Arc<NodeContext>,
+    ) -> Result<RouterState, ActorProcessingErr> {
+        let mut router = RouterState { context, routes: Routes::default() };
+        router.map_changed();
+        Ok(router)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<RouterMessage>,
+        message: RouterMessage,
+        router: &mut RouterState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RouterMessage::MapChanged => router.map_changed(),
+            RouterMessage::Seen(group, lead) => {
+                router.learn([(group, lead)]);
+                router.gossip();
+            }
+            RouterMessage::Heard(heard) => router.heard(&heard),
+            RouterMessage::Publish => router.gossip(),
+        }
+        Ok(())
+    }
+}
+
+impl RouterState {
+    fn map_changed(&mut self) {
+        let system = self.context.system();
+        let table = RoutingTable::from_state(&system);
+        let peers = table
+            .nodes()
+            .filter(|(node, info)| *node != self.context.node && !info.addresses.peer.is_empty())
+            .map(|(node, info)| (node, info.addresses.peer.clone()))
+            .collect();
+        // Before the first state is known, the links are those that the node began with.
+        if system.cluster_id.is_some() {
+            self.context.hub.set_peers(peers);
+        }
+        self.routes.table = Arc::new(table);
+        self.publish();
+    }
+
+    fn learn(&mut self, news: impl IntoIterator<Item = (PartitionId, Lead)>) {
+        let mut leads = (*self.routes.leads).clone();
+        let mut moved = false;
+        for (group, lead) in news {
+            let known = leads.entry(group).or_default();
+            // A newer term always counts; within a term, a known leader counts more than none.
+            let newer = lead.term > known.term || (lead.term == known.term && lead.leader.is_some());
+            if newer && *known != lead {
+                moved |= known.leader != lead.leader || known.term != lead.term;
+                *known = lead;
+            }
+        }
+        if *self.routes.leads != leads {
+            self.routes.leads = Arc::new(leads);
+            // Who only looks at applied indices reads them when asked; nobody waits for them.
+            if moved {
+                self.publish();
+            } else {
+                self.context.routes.send_if_modified(|routes| {
+                    *routes = Arc::new(self.routes.clone());
+                    false
+                });
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: &BTreeMap<NodeId, Bytes>) {
+        let mut news = Vec::new();
+        let mut stopping = BTreeSet::new();
+        for (&node, bytes) in heard {
+            // A peer of a newer version may say more, or say it differently; then its leads are learned from
+            // the replicas here and from refusals.
+            let Ok(gossip) = wire::decode::<Gossip>(bytes) else { continue };
+            if gossip.stopping {
+                stopping.insert(node);
+            }
+            for (group, term, applied, voters) in gossip.leads {
+                news.push((group, Lead { term, leader: Some(node), applied, voters }));
+            }
+        }
+        if *self.routes.stopping != stopping {
+            self.routes.stopping = Arc::new(stopping);
+            self.publish();
+        }
+        self.learn(news);
+    }
+
+    fn publish(&self) {
+        self.context.routes.send_replace(Arc::new(self.routes.clone()));
+    }
+
+    fn gossip(&self) {
+        let me = self.context.node;
+        let leads = self
+            .routes
+            .leads
+            .iter()
+            .filter(|(_, lead)| lead.leader == Some(me))
+            .map(|(&group, lead)| (group, lead.term, lead.applied, lead.voters.clone()))
+            .collect();
+        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping: self.context.is_stopping() }));
+        self.context.hub.gossip().send_if_modified(|current| {
+            let changed = *current != bytes;
+            *current = bytes;
+            changed
+        });
+    }
+}
