@@ -1,1 +1,4 @@
 //! Shared by the two programs.
+
+pub mod build;
+pub mod node;

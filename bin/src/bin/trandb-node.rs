@@ -1,2 +1,8 @@
-//! Placeholder until its first command lands.
-fn main() {}
+//! The database's server. See `trandb-node --help`.
+
+use std::process::ExitCode;
+use trandb::node::{Launch, run, serve};
+
+fn main() -> ExitCode {
+    run(|launch: Launch| serve(launch))
+}

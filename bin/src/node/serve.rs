@@ -1,0 +1,45 @@
+//! The node behind the program's frame.
+
+use super::drive::{Addresses, Failure, Service};
+use super::run::Launch;
+use trandb_actors::node::{Doors, NodeOptions, RunningNode, start};
+
+/// A running node.
+pub struct Node(RunningNode);
+
+/// Starts the node.
+///
+/// # Errors
+/// What is wrong, with the exit code for it.
+pub async fn serve(launch: Launch) -> Result<Node, Failure> {
+    let Launch { config, metrics, label, version, commit } = launch;
+    let doors = Doors {
+        metrics: std::sync::Arc::new(move || metrics.render()),
+        version: version.to_owned(),
+        commit: commit.to_owned(),
+    };
+    match start(NodeOptions::real(config, doors)).await {
+        Ok(node) => {
+            label.set(node.node());
+            Ok(Node(node))
+        }
+        Err(error) => Err(Failure::new(error.to_string(), error.exit_code())),
+    }
+}
+
+impl Service for Node {
+    fn addresses(&self) -> Addresses {
+        let addresses = self.0.addresses().clone();
+        Addresses { native: addresses.native, peer: addresses.peer, http: addresses.http }
+    }
+
+    async fn ended(&mut self) -> Failure {
+        let why = self.0.failed().await;
+        Failure::new(why.message, why.exit_code)
+    }
+
+    async fn shutdown(self) -> Result<(), Failure> {
+        self.0.shutdown().await;
+        Ok(())
+    }
+}

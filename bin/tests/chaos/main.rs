@@ -1,0 +1,36 @@
+//! Reliability runs: real processes, real faults, figures on standard output.
+//!
+//! They take minutes and want the machine for themselves, so they are ignored unless asked for: `just chaos`, or
+//! `just chaos kill_loop` for one of them. What must never happen (a lost write, a stale read, a wrong exit code) fails
+//! a run wherever it happens; so does a figure that misses its limit, unless `TRANDB_CHAOS_LENIENT` is set, which is
+//! for machines that do other work and for unoptimised programs.
+//!
+//! | variable | means | default |
+//! |---|---|---|
+//! | `TRANDB_BIN_DIR` | directory of the programs to run | those that cargo built for the tests |
+//! | `TRANDB_CHAOS_SEED` | what random choices follow from | drawn, and printed |
+//! | `TRANDB_CHAOS_KILLS` | rounds of the kill loop | 20 |
+//! | `TRANDB_CHAOS_CLIENTS` | clients that write at the same time | 64 |
+//! | `TRANDB_CHAOS_SECONDS` | how long measurements under steady load take | 20 |
+//! | `TRANDB_CHAOS_CONNECTIONS` | idle connections | 10000 |
+//! | `TRANDB_CHAOS_LENIENT` | missed limits are printed, not failed | unset |
+
+// The runs are about a real machine; the doors of the simulation are not theirs.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cut;
+mod figures;
+mod idle;
+mod kill_loop;
+mod large_values;
+mod load;
+mod network;
+mod probe;
+mod process;
+mod register;
+mod settings;
+mod stop;
+mod terminate;

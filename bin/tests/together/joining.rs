@@ -1,0 +1,67 @@
+//! Nodes that come in: to a cluster of one, and in place of one that lost its disk.
+
+use crate::harness::{Cluster, eventually};
+use trandb_client::blocking::Client;
+
+const KEYS: usize = 80;
+
+fn fill(client: &Client) {
+    for at in 0..KEYS {
+        client.put(format!("k{at}"), format!("value {at}")).expect("is written");
+    }
+}
+
+fn check(client: &Client) {
+    for at in 0..KEYS {
+        let found = client.get(format!("k{at}")).expect("is read").unwrap_or_else(|| panic!("k{at} is lost"));
+        assert_eq!(found.value, format!("value {at}"));
+    }
+}
+
+#[test]
+fn a_cluster_of_one_grows_to_three_and_outlives_the_first() {
+    let mut cluster = Cluster::start(1, &["--partitions", "4"]);
+    fill(&cluster.nodes[0].client());
+    cluster.join();
+    assert_eq!(cluster.nodes[1].view().answered_by.0, 2);
+    check(&cluster.nodes[1].client());
+    cluster.join();
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    eventually("a share of the leaders for every node", || {
+        let view = cluster.nodes[2].view();
+        let all = view.nodes.len() == 3 && view.nodes.iter().all(|node| node.leads > 0);
+        let spread = view.partitions.iter().all(|partition| partition.replicas.len() == 3);
+        if all && spread { Ok(()) } else { Err(format!("{view:?}")) }
+    });
+    cluster.nodes[0].kill9();
+    for node in &cluster.nodes[1..] {
+        eventually("a write without the first node", || match node.http("PUT", "/keys/after", &[], b"v") {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.text()),
+        });
+        check(&node.client());
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_disk_comes_back_as_another_and_gets_its_replicas() {
+    let mut cluster = Cluster::start(3, &["--partitions", "4"]);
+    fill(&cluster.client());
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    let old = cluster.nodes[2].view().answered_by;
+    cluster.nodes[2].kill9();
+    cluster.nodes[2].wipe();
+    cluster.nodes[2].restart();
+    let new = cluster.nodes[2].view().answered_by;
+    assert!(new.0 > 3, "{new} comes back in place of {old}");
+    eventually("replicas on the new node in place of the old one's", || {
+        let view = cluster.nodes[0].view();
+        let moved = view
+            .partitions
+            .iter()
+            .all(|partition| partition.replicas.contains(&new) && !partition.replicas.contains(&old));
+        if moved { Ok(()) } else { Err(format!("{view:?}")) }
+    });
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    check(&cluster.nodes[2].client());
+}

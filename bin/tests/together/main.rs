@@ -1,0 +1,13 @@
+//! Three nodes: operations through any of them, failures of one of them, nodes that join.
+
+// Whole processes on a real machine: the doors of the simulation are not theirs.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod failures;
+mod joining;
+mod limits;
+mod operations;
+mod scans;
