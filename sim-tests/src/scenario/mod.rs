@@ -1,0 +1,30 @@
+//! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
+
+mod partition;
+
+use crate::cluster::Cluster;
+use crate::plan::Plan;
+use crate::workload::Workload;
+use std::pin::Pin;
+
+/// A scenario's run; an error is a violation.
+pub type Script = Pin<Box<dyn Future<Output = turmoil::Result>>>;
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub about: &'static str,
+    /// Runs it, on a simulated host of its own.
+    pub script: fn(Cluster, Plan, Workload) -> Script,
+}
+
+/// All scenarios; the first is the default.
+pub const SCENARIOS: &[Scenario] = &[partition::SCENARIO];
+
+/// The scenario of that name.
+pub fn find(name: &str) -> Option<Scenario> {
+    SCENARIOS.iter().copied().find(|scenario| scenario.name == name)
+}

@@ -1,0 +1,123 @@
+//! What a simulation did, as one hash: every message delivered, every connection made and broken, and every
+//! line that nodes log, each with its simulated time.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A running hash over what happens. Clones are the same trace.
+#[derive(Clone)]
+pub struct Trace(Arc<Mutex<State>>);
+
+struct State {
+    hash: Xxh3,
+    events: u64,
+    /// Simulated time.
+    now: Duration,
+    /// Where the trace is written in full, for finding where two runs part.
+    file: Option<BufWriter<File>>,
+}
+
+impl Trace {
+    /// Starts tracing this process: a simulation is the only thing that runs in it. With `file`, every event is
+    /// also written there. With `log`, a level, what nodes log is also shown on standard error.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn start(file: Option<&Path>, log: Option<Level>) -> io::Result<Self> {
+        let file = file.map(File::create).transpose()?.map(BufWriter::new);
+        let trace =
+            Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file })));
+        let traced = Targets::new()
+            .with_target("turmoil", Level::TRACE)
+            .with_target("trandb_actors", Level::INFO)
+            .with_target("trandb_runtime", Level::INFO)
+            .with_target("trandb_client", Level::INFO)
+            .with_target("trandb_sim", Level::INFO);
+        let shown = log.map(|level| {
+            let filter = Targets::new().with_default(Level::ERROR).with_target("trandb", level);
+            tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter)
+        });
+        tracing_subscriber::registry().with(TraceLayer(trace.clone()).with_filter(traced)).with(shown).init();
+        Ok(trace)
+    }
+
+    /// Events from now on are of this time.
+    pub fn now(&self, elapsed: Duration) {
+        self.state().now = elapsed;
+    }
+
+    /// Hash and number of events so far.
+    pub fn digest(&self) -> (u128, u64) {
+        let state = self.state();
+        (state.hash.digest128(), state.events)
+    }
+
+    /// Writes out what is buffered for the file.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn flush(&self) -> io::Result<()> {
+        self.state().file.as_mut().map_or(Ok(()), Write::flush)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A hash has no invariant that a panicking holder could have broken.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct TraceLayer(Trace);
+
+impl<S: Subscriber> Layer<S> for TraceLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line { text: String::new(), dull: false };
+        event.record(&mut line);
+        if line.dull {
+            return;
+        }
+        let mut state = self.0.state();
+        let line = format!("{} {}{}\n", state.now.as_millis(), event.metadata().target(), line.text);
+        state.events += 1;
+        state.hash.update(line.as_bytes());
+        if let Some(file) = &mut state.file
+            && let Err(error) = file.write_all(line.as_bytes())
+        {
+            eprintln!("the trace is not written any more: {error}");
+            state.file = None;
+        }
+    }
+}
+
+/// An event's fields as text.
+struct Line {
+    text: String,
+    /// Says nothing that another event does not: steps of the simulation, and messages at their sender and
+    /// reader, which are traced where they are delivered.
+    dull: bool,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.dull {
+            return;
+        }
+        let from = self.text.len();
+        // Writing to a string does not fail.
+        let _ = write!(self.text, " {}={value:?}", field.name());
+        if field.name() == "message" {
+            let message = &self.text[from + " message=".len()..];
+            self.dull = message.starts_with("step ") || ["Send", "Recv", "Peek"].contains(&message);
+        }
+    }
+}
