@@ -1,0 +1,39 @@
+# `just` lists the recipes.
+default:
+    @just --list
+
+# Both programs, optimised
+build:
+    cargo build --release --bins
+
+# Everything that `cargo test` runs
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# Only the tests that start real processes
+integration-test *ARGS:
+    cargo test -p trandb --test '*' {{ARGS}}
+
+# The deterministic simulation
+sim *ARGS:
+    cargo test -p trandb-sim {{ARGS}}
+
+# The documentation, of private modules too
+doc *ARGS:
+    cargo doc --workspace --no-deps --document-private-items {{ARGS}}
+
+# Line coverage (needs cargo-llvm-cov)
+coverage:
+    cargo llvm-cov --workspace --html
+
+# Reliability runs on real processes, with figures (bin/tests/chaos/main.rs lists the variables)
+chaos *ARGS:
+    cargo test -p trandb --test chaos -- --ignored --nocapture --test-threads=1 {{ARGS}}
+
+# Load against a node that is already running
+bench *ARGS:
+    cargo run --release --bin trandb -- bench {{ARGS}}
+
+# What decides: exactly what CI runs, without installing anything
+check:
+    .ci/run check
