@@ -165,7 +165,7 @@ pub struct RaftConfig {
 
 impl Default for RaftConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: 150, election_min_ms: 400, election_max_ms: 500 }
+        Self { heartbeat_ms: 250, election_min_ms: 500, election_max_ms: 600 }
     }
 }
 

@@ -156,12 +156,12 @@ fn every_rule_is_checked_and_says_what_it_wants() {
         ("node.replication=2", "node.replication is 2, it must be odd"),
         ("node.data_dir=", "node.data_dir is empty"),
         (
-            "raft.heartbeat_ms=201",
-            "raft.heartbeat_ms is 201, it must be at most half of raft.election_min_ms, 400",
+            "raft.heartbeat_ms=251",
+            "raft.heartbeat_ms is 251, it must be at most half of raft.election_min_ms, 500",
         ),
         (
-            "raft.election_max_ms=400",
-            "raft.election_min_ms is 400, it must be below raft.election_max_ms, 400",
+            "raft.election_max_ms=500",
+            "raft.election_min_ms is 500, it must be below raft.election_max_ms, 500",
         ),
         (
             "storage.checkpoint_log_bytes=20000000",
