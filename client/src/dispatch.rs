@@ -320,6 +320,7 @@ pub(crate) fn mismatch(response: &Response) -> Error {
         Response::Cluster(_) => "cluster",
         Response::Verified(_) => "verified",
         Response::Pong => "pong",
+        Response::Txn(_) => "transaction",
     };
     Error::internal(format!("the node answered with another kind of response: {kind}"))
 }

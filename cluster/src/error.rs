@@ -126,6 +126,7 @@ impl Error {
         too_large => TooLarge,
         not_found => NotFound,
         condition_failed => ConditionFailed,
+        conflict => Conflict,
         unavailable => Unavailable,
         unknown => Unknown,
         overloaded => Overloaded,

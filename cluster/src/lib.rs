@@ -19,9 +19,11 @@ pub mod placement;
 pub mod system;
 pub mod table;
 pub mod timestamp;
+pub mod txn;
 pub mod wire;
 
 pub use error::{Error, ErrorCode};
 pub use ids::{ClusterId, Epoch, InstanceId, KeyspaceId, NodeId, PartitionId};
 pub use key::{EncodedKey, Key, Token};
 pub use timestamp::Timestamp;
+pub use txn::TxnId;

@@ -133,6 +133,8 @@ pub enum Request {
     Verify,
     /// Nothing; proves the connection.
     Ping,
+    /// A transaction, or a part of one.
+    Txn(crate::txn::TxnRequest),
 }
 
 /// Which keys a scan wants.
@@ -223,6 +225,8 @@ pub enum Response {
     Verified(VerifyReport),
     /// Of a ping.
     Pong,
+    /// Of a transaction's request.
+    Txn(crate::txn::TxnResponse),
 }
 
 /// A value and its version.

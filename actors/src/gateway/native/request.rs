@@ -155,6 +155,7 @@ fn kind(request: &Request) -> Kind {
         Request::ClusterStatus => Kind::Cluster,
         Request::Verify => Kind::Verify,
         Request::Ping => Kind::Ping,
+        Request::Txn(_) => Kind::Other,
     }
 }
 
@@ -175,5 +176,6 @@ fn prepare(request: Request, backend: &dyn Backend) -> Result<Prepared, Error> {
         Request::ClusterStatus => Prepared::Call(Call::Cluster),
         Request::Verify => Prepared::Call(Call::Verify),
         Request::Ping => Prepared::Call(Call::Ping),
+        Request::Txn(_) => return Err(Error::unavailable("transactions are not built yet")),
     })
 }
