@@ -5,6 +5,7 @@
 //! and the deadline allow. A write that may have been done is never tried again: its outcome is `unknown`.
 
 mod scan;
+mod txn;
 mod verify;
 mod view;
 

@@ -6,6 +6,7 @@ use crate::database::{Database, OpReply, Readiness, RequestContext};
 use futures_util::future::BoxFuture;
 #[cfg(debug_assertions)]
 use trandb_cluster::PartitionId;
+use trandb_cluster::txn::{TxnRequest, TxnResponse};
 use trandb_cluster::wire::{ClusterView, KeyOp, Page, ScanRequest, Topology, VerifyReport};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId};
 
@@ -14,6 +15,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn keyspace(&self, name: Option<&str>) -> Result<KeyspaceId, Error>;
     fn execute(&self, ops: Vec<KeyOp>, context: RequestContext) -> BoxFuture<'static, Vec<OpReply>>;
     fn scan(&self, scan: ScanRequest, context: RequestContext) -> BoxFuture<'static, Result<Page, Error>>;
+    fn txn(
+        &self,
+        request: TxnRequest,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<TxnResponse, Error>>;
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>>;
     fn topology(&self) -> Topology;
     fn cluster_view(&self) -> ClusterView;
@@ -40,6 +46,15 @@ impl Backend for Database {
     fn scan(&self, scan: ScanRequest, context: RequestContext) -> BoxFuture<'static, Result<Page, Error>> {
         let database = self.clone();
         Box::pin(async move { Database::scan(&database, scan, &context).await })
+    }
+
+    fn txn(
+        &self,
+        request: TxnRequest,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<TxnResponse, Error>> {
+        let database = self.clone();
+        Box::pin(async move { Database::txn(&database, request, &context).await })
     }
 
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>> {

@@ -4,6 +4,7 @@ use metrics::{Counter, Histogram};
 use std::sync::OnceLock;
 use std::time::Duration;
 use trandb_cluster::ErrorCode;
+use trandb_cluster::txn::TxnRequest;
 
 /// What a request is about, as the label `kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +18,18 @@ pub(crate) enum Kind {
     Cluster,
     Verify,
     Ping,
+    TxnBegin,
+    TxnOp,
+    TxnCommit,
+    TxnAbort,
+    TxnOutcome,
+    Batch,
     /// Health, metrics, documents, and paths that do not exist.
     Other,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 16] = [
         Self::Get,
         Self::Exists,
         Self::Put,
@@ -32,8 +39,26 @@ impl Kind {
         Self::Cluster,
         Self::Verify,
         Self::Ping,
+        Self::TxnBegin,
+        Self::TxnOp,
+        Self::TxnCommit,
+        Self::TxnAbort,
+        Self::TxnOutcome,
+        Self::Batch,
         Self::Other,
     ];
+
+    /// The kind of what is asked of transactions.
+    pub(crate) const fn of_txn(request: &TxnRequest) -> Self {
+        match request {
+            TxnRequest::Begin { .. } => Self::TxnBegin,
+            TxnRequest::Op { .. } => Self::TxnOp,
+            TxnRequest::Commit { .. } => Self::TxnCommit,
+            TxnRequest::Abort { .. } => Self::TxnAbort,
+            TxnRequest::Outcome { .. } => Self::TxnOutcome,
+            TxnRequest::Batch(_) => Self::Batch,
+        }
+    }
 
     /// Whether the request may change something, so that its outcome can be unknown.
     pub(crate) const fn is_write(self) -> bool {
@@ -52,6 +77,12 @@ impl Kind {
             Self::Cluster => "cluster",
             Self::Verify => "verify",
             Self::Ping => "ping",
+            Self::TxnBegin => "txn_begin",
+            Self::TxnOp => "txn_op",
+            Self::TxnCommit => "txn_commit",
+            Self::TxnAbort => "txn_abort",
+            Self::TxnOutcome => "txn_outcome",
+            Self::Batch => "batch",
             Self::Other => "other",
         }
     }

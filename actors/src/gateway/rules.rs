@@ -1,8 +1,10 @@
 //! What every door checks and answers alike.
 
+use super::backend::Backend;
 use bytes::Bytes;
 use trandb_cluster::command::{Condition, Write};
 use trandb_cluster::limits::VALUE_BYTES_MAX;
+use trandb_cluster::txn::{TxnKey, TxnOp, TxnRequest};
 use trandb_cluster::{EncodedKey, Error, Key, KeyspaceId, Timestamp};
 
 /// Checks and encodes a key.
@@ -20,11 +22,64 @@ pub(crate) fn value_bytes(bytes: usize) -> Result<(), Error> {
 
 /// A checked write. Zero is the version of nothing: waiting for it would look like "absent" and never hold.
 pub(crate) fn write(key: EncodedKey, value: Option<Bytes>, condition: Condition) -> Result<Write, Error> {
-    value_bytes(value.as_ref().map_or(0, Bytes::len))?;
+    check_write(value.as_ref(), condition)?;
+    Ok(Write { key, value, condition })
+}
+
+fn check_write(value: Option<&Bytes>, condition: Condition) -> Result<(), Error> {
+    value_bytes(value.map_or(0, Bytes::len))?;
     if condition == Condition::Version(Timestamp::ZERO) {
         return Err(Error::invalid("no value has version 0"));
     }
-    Ok(Write { key, value, condition })
+    Ok(())
+}
+
+/// Checks what is asked of transactions: every key, value, and keyspace in it, before a coordinator is troubled.
+pub(crate) fn txn(request: &TxnRequest, backend: &dyn Backend) -> Result<(), Error> {
+    match request {
+        TxnRequest::Begin { read_only: false, at: Some(_), .. } => {
+            Err(Error::invalid("only a read-only transaction can read the past"))
+        }
+        TxnRequest::Op { op, .. } => txn_op(op, backend),
+        TxnRequest::Batch(batch) if batch.ops.is_empty() => {
+            Err(Error::invalid("the batch has no operations"))
+        }
+        TxnRequest::Batch(batch) => batch.ops.iter().enumerate().try_for_each(|(index, op)| {
+            txn_op(op, backend)
+                .map_err(|error| Error { message: format!("operation {index}: {}", error.message), ..error })
+        }),
+        TxnRequest::Begin { .. }
+        | TxnRequest::Commit { .. }
+        | TxnRequest::Abort { .. }
+        | TxnRequest::Outcome { .. } => Ok(()),
+    }
+}
+
+fn txn_op(op: &TxnOp, backend: &dyn Backend) -> Result<(), Error> {
+    let check = |TxnKey { key, keyspace }: &TxnKey| {
+        backend.keyspace(keyspace.as_deref())?;
+        Key::new(key.clone()).map(drop)
+    };
+    match op {
+        TxnOp::Get(key) | TxnOp::GetForUpdate(key) | TxnOp::Lock(key) => check(key),
+        TxnOp::Write(write) => {
+            check(&write.key)?;
+            check_write(write.value.as_ref(), write.condition)
+        }
+        TxnOp::Scan(scan) if scan.at.is_some() => Err(Error::invalid(
+            "a scan within a transaction reads as of the transaction, not at another time",
+        )),
+        TxnOp::Scan(scan) => backend.keyspace(scan.keyspace.as_deref()).map(drop),
+    }
+}
+
+/// Whether what was asked may have been done when no answer came, so that asking again is not the same. Beginning
+/// again only leaves a transaction behind that ends by itself; reads, locks, aborts and outcomes are the same twice.
+pub(crate) fn txn_is_write(request: &TxnRequest) -> bool {
+    matches!(
+        request,
+        TxnRequest::Commit { .. } | TxnRequest::Batch(_) | TxnRequest::Op { op: TxnOp::Write(_), .. }
+    )
 }
 
 /// A failed condition as the error that doors answer.

@@ -97,7 +97,16 @@ fn span_name(kind: Kind) -> &'static str {
         Kind::Scan => "GET /keys",
         Kind::Cluster => "GET /admin/cluster",
         Kind::Verify => "GET /admin/verify",
-        Kind::Topology | Kind::Ping | Kind::Other => "http",
+        // Transactions come through the native door only.
+        Kind::TxnBegin
+        | Kind::TxnOp
+        | Kind::TxnCommit
+        | Kind::TxnAbort
+        | Kind::TxnOutcome
+        | Kind::Batch
+        | Kind::Topology
+        | Kind::Ping
+        | Kind::Other => "http",
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span};
 use trandb_cluster::command::WriteOutcome;
+use trandb_cluster::txn::TxnResponse;
 use trandb_cluster::wire::{KeyResult, Response, ServerFrame};
 use trandb_cluster::{Error, ErrorCode};
 
@@ -63,7 +64,9 @@ pub(super) fn write(
 
 fn outcome(result: &Result<Response, Error>) -> Outcome {
     match result {
-        Ok(Response::Value(None) | Response::Exists(None)) => Outcome::Failed(ErrorCode::NotFound),
+        Ok(Response::Value(None) | Response::Exists(None) | Response::Txn(TxnResponse::Value(None))) => {
+            Outcome::Failed(ErrorCode::NotFound)
+        }
         Ok(_) => Outcome::Ok,
         Err(error) => Outcome::Failed(error.code),
     }
@@ -119,7 +122,8 @@ impl Job {
 
     /// Runs a call to its answer.
     pub(super) async fn call(self, id: u64, call: Call) -> Answered {
-        let (kind, context, backend) = (call.kind(), self.context, self.backend);
+        let (kind, is_write) = (call.kind(), call.is_write());
+        let (context, backend) = (self.context, self.backend);
         let answer = async {
             match call {
                 Call::Scan(scan) => backend.scan(scan, context).await.map(Response::Page),
@@ -127,11 +131,12 @@ impl Job {
                 Call::Topology => Ok(Response::Topology(backend.topology())),
                 Call::Cluster => Ok(Response::Cluster(backend.cluster_view())),
                 Call::Ping => Ok(Response::Pong),
+                Call::Txn(request) => backend.txn(request, context).await.map(Response::Txn),
             }
         };
         let result = match timeout_at(context.deadline + GRACE, answer.instrument(self.span)).await {
             Ok(result) => result,
-            Err(_) => Err(overdue(kind.is_write())),
+            Err(_) => Err(overdue(is_write)),
         };
         Answered {
             waiting: vec![Waiting { id, kind }],

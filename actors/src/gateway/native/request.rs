@@ -10,6 +10,7 @@ use super::super::rules;
 use bytes::Bytes;
 use serde::Deserialize;
 use trandb_cluster::Error;
+use trandb_cluster::txn::TxnRequest;
 use trandb_cluster::wire::{KeyOp, Request, RequestFrame, ScanRequest, TraceContext, decode};
 
 /// A request that waits for its reply.
@@ -54,7 +55,7 @@ enum Class {
     Large,
 }
 
-/// A request about more than one key.
+/// A request that goes to the database by itself.
 #[derive(Debug)]
 pub(super) enum Call {
     Scan(ScanRequest),
@@ -62,6 +63,7 @@ pub(super) enum Call {
     Cluster,
     Verify,
     Ping,
+    Txn(TxnRequest),
 }
 
 impl Call {
@@ -72,7 +74,13 @@ impl Call {
             Self::Cluster => Kind::Cluster,
             Self::Verify => Kind::Verify,
             Self::Ping => Kind::Ping,
+            Self::Txn(request) => Kind::of_txn(request),
         }
+    }
+
+    /// Whether it may have been done when no answer came.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Self::Txn(request) if rules::txn_is_write(request))
     }
 }
 
@@ -155,7 +163,7 @@ fn kind(request: &Request) -> Kind {
         Request::ClusterStatus => Kind::Cluster,
         Request::Verify => Kind::Verify,
         Request::Ping => Kind::Ping,
-        Request::Txn(_) => Kind::Other,
+        Request::Txn(request) => Kind::of_txn(request),
     }
 }
 
@@ -176,6 +184,9 @@ fn prepare(request: Request, backend: &dyn Backend) -> Result<Prepared, Error> {
         Request::ClusterStatus => Prepared::Call(Call::Cluster),
         Request::Verify => Prepared::Call(Call::Verify),
         Request::Ping => Prepared::Call(Call::Ping),
-        Request::Txn(_) => return Err(Error::unavailable("transactions are not built yet")),
+        Request::Txn(request) => {
+            rules::txn(&request, backend)?;
+            Prepared::Call(Call::Txn(request))
+        }
     })
 }

@@ -1,5 +1,7 @@
 //! The native door over real sockets, in front of a map.
 
+mod txn;
+
 use super::input::HEADER_BYTES;
 use super::*;
 use crate::gateway::testing::{FakeDatabase, filled};

@@ -1,5 +1,7 @@
 //! A database in a map, for the doors' tests.
 
+mod txn;
+
 use super::backend::Backend;
 use crate::database::{OpReply, Readiness, RequestContext};
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use trandb_cluster::command::{Condition, Write, WriteOutcome};
+use trandb_cluster::txn::{TxnRequest, TxnResponse};
 use trandb_cluster::wire::{
     ClusterView, Entry, KeyOp, KeyResult, NodeView, Page, ScanRequest, Topology, TraceContext,
     VerifiedPartition, VerifyReport, Versioned,
@@ -19,6 +22,7 @@ use trandb_cluster::{ClusterId, EncodedKey, Epoch, Error, KeyspaceId, NodeId, Pa
 #[derive(Clone)]
 pub(crate) struct FakeDatabase {
     map: Arc<Mutex<BTreeMap<EncodedKey, Versioned>>>,
+    transactions: txn::Transactions,
     /// What the last operation came with.
     pub(crate) last_trace: Arc<Mutex<Option<TraceContext>>>,
     /// While false, executions wait.
@@ -33,6 +37,7 @@ impl FakeDatabase {
     pub(crate) fn new() -> Self {
         Self {
             map: Arc::default(),
+            transactions: txn::Transactions::default(),
             last_trace: Arc::default(),
             gate: watch::Sender::new(true),
             calls: Arc::new(watch::Sender::new(0)),
@@ -116,6 +121,23 @@ impl Backend for FakeDatabase {
         let page: Vec<Entry> = entries.by_ref().take(scan.limit as usize).collect();
         let cursor = entries.next().and_then(|_| page.last().map(|entry| entry.key.clone()));
         Box::pin(std::future::ready(Ok(Page { entries: page, cursor, at: Timestamp(7) })))
+    }
+
+    fn txn(
+        &self,
+        request: TxnRequest,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<TxnResponse, Error>> {
+        let this = self.clone();
+        Box::pin(async move {
+            *lock(&this.last_trace) = context.trace;
+            this.calls.send_modify(|calls| *calls += 1);
+            this.gate.subscribe().wait_for(|open| *open).await.expect("the sender lives");
+            if let Some(error) = lock(&this.failure).clone() {
+                return Err(error);
+            }
+            this.transactions.run(&this.map, request, context.deadline).await
+        })
     }
 
     fn verify(&self, _context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>> {
