@@ -25,6 +25,10 @@ use trandb_cluster::{PartitionId, wire};
 /// Bytes of entries that a group keeps decoded. Followers that lag further read from disk.
 const CACHE_BYTES_MAX: usize = 4 << 20;
 
+/// Entries that stay decoded however large they are: they are about to be sent to followers and applied, and 4 MiB read
+/// back from disk for each would cost more than all else that is done with them. As many as a leader has in flight.
+const CACHE_ENTRIES_MIN: usize = 4;
+
 /// Bytes of entries after which one replication message ends, though it always holds one entry: Raft counts
 /// only entries, and 4 MiB values would make messages of gigabytes.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -214,7 +218,7 @@ impl State {
 
     /// Drops decoded entries, oldest first, until the cache fits.
     fn evict(&mut self) {
-        while self.cached_bytes > CACHE_BYTES_MAX && self.evicted < self.slots.len() {
+        while self.cached_bytes > CACHE_BYTES_MAX && self.evicted + CACHE_ENTRIES_MIN < self.slots.len() {
             let slot = &mut self.slots[self.evicted];
             if slot.location.is_none() {
                 break;

@@ -39,7 +39,7 @@ pub type Membership = openraft::Membership<u64, ()>;
 /// group.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Proposal(pub Bytes);
+pub struct Proposal(#[serde(with = "trandb_cluster::shared")] pub Bytes);
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

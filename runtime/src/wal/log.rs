@@ -53,8 +53,9 @@ pub struct Wal {
     poisoned: bool,
 }
 
-/// What the buffer keeps between batches, so that one burst does not hold its memory for ever.
-const BUFFER_BYTES_KEPT: usize = 1 << 20;
+/// What the buffer keeps between batches: room for a full batch, whose memory would take longer to fault in anew than
+/// its bytes to copy; no more, so that one oversized batch does not hold its memory for ever.
+const BUFFER_BYTES_KEPT: usize = 16 << 20;
 
 impl Wal {
     /// Opens or creates the log in `dir`, replays it, and cuts a torn tail.
