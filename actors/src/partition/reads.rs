@@ -187,6 +187,7 @@ impl Partition {
         }
         let Some(raft) = self.raft.clone() else { return };
         self.reads.running = true;
+        metrics::counter!("trandb_read_index_rounds_total").increment(1);
         self.reads.confirming = std::mem::take(&mut self.reads.next);
         let me = self.me.clone();
         tokio::spawn(async move {

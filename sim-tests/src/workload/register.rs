@@ -1,0 +1,54 @@
+//! Reads and writes of a few keys: what the history says of them is all that must hold.
+
+use super::{Board, Kind, Work, Workload};
+use crate::cluster::Cluster;
+use crate::history::History;
+use bytes::Bytes;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::rc::Rc;
+use trandb_client::Condition;
+
+/// The kind.
+pub(super) const KIND: Kind = Kind {
+    name: "register",
+    about: "reads and writes of a few keys",
+    make: |board| Rc::new(Register { board }),
+};
+
+/// Few enough that clients meet on them, enough that every partition has some.
+pub const REGISTERS: usize = 16;
+
+/// The name of a register.
+pub fn register(index: usize) -> String {
+    format!("register-{index}")
+}
+
+struct Register {
+    board: Board,
+}
+
+impl Workload for Register {
+    fn client(self: Rc<Self>, cluster: Cluster, node: usize, mut random: StdRng) -> Work {
+        Box::pin(async move {
+            let client = cluster.client(node, random.random())?;
+            let mut writes = 0u64;
+            while self.board.goes_on(&mut random).await {
+                let key = register(random.random_range(0..REGISTERS));
+                // How each ends is in the history.
+                if random.random_bool(0.5) {
+                    writes += 1;
+                    let value = Bytes::from(format!("c{}-{writes}", node + 1));
+                    let _ = self.board.put(&client, &key, value, Condition::Any).await;
+                } else {
+                    let _ = self.board.get(&client, &key).await;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn violations(&self, _: &History) -> Vec<String> {
+        Vec::new()
+    }
+}
