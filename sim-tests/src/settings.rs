@@ -19,6 +19,7 @@ pub struct Settings {
     in_flight_per_connection: u32,
     /// Heartbeat, and shortest and longest election timeout.
     raft_ms: (u64, u64, u64),
+    kept_entries: u64,
 }
 
 impl Default for Settings {
@@ -35,6 +36,7 @@ impl Default for Settings {
             leader_wait_ms: config.limits.leader_wait_ms,
             in_flight_per_connection: config.limits.in_flight_per_connection,
             raft_ms: (config.raft.heartbeat_ms, config.raft.election_min_ms, config.raft.election_max_ms),
+            kept_entries: config.raft.kept_entries,
         }
     }
 }
@@ -54,6 +56,7 @@ impl Settings {
             leader_wait_ms: pick(random, &[200, default.leader_wait_ms]),
             in_flight_per_connection: pick(random, &[1, 4, default.in_flight_per_connection]),
             raft_ms: pick(random, &[(100, 300, 400), default.raft_ms]),
+            kept_entries: pick(random, &[0, 0, 20, default.kept_entries]),
         }
     }
 
@@ -68,6 +71,7 @@ impl Settings {
         config.limits.leader_wait_ms = self.leader_wait_ms;
         config.limits.in_flight_per_connection = self.in_flight_per_connection;
         (config.raft.heartbeat_ms, config.raft.election_min_ms, config.raft.election_max_ms) = self.raft_ms;
+        config.raft.kept_entries = self.kept_entries;
     }
 }
 
@@ -76,12 +80,14 @@ impl fmt::Display for Settings {
         let Self { checkpoint_interval_ms, checkpoint_log_bytes, wal_segment_bytes, history_ms, .. } = self;
         let Self { peer_heartbeat_ms, calls_in_flight, leader_wait_ms, in_flight_per_connection, .. } = self;
         let (heartbeat, election_min, election_max) = self.raft_ms;
+        let kept_entries = self.kept_entries;
         write!(
             f,
             "checkpoints every {checkpoint_interval_ms} ms or {checkpoint_log_bytes} bytes, segments of \
              {wal_segment_bytes} bytes, history of {history_ms} ms, links beat each {peer_heartbeat_ms} ms, \
              {calls_in_flight} calls to a peer, {in_flight_per_connection} requests of a client, leaders \
-             waited for {leader_wait_ms} ms, raft {heartbeat}/{election_min}/{election_max} ms"
+             waited for {leader_wait_ms} ms, raft {heartbeat}/{election_min}/{election_max} ms, \
+             {kept_entries} entries kept"
         )
     }
 }

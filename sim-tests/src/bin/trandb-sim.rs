@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use trandb_runtime::planted::PLANTED;
 use trandb_sim::coverage::Coverage;
 use trandb_sim::fault::FAULTS;
 use trandb_sim::observe::Observer;
@@ -41,6 +42,9 @@ struct Arguments {
     /// Leave this workload of the plan out.
     #[arg(long, value_name = "NAME")]
     without_workload: Vec<String>,
+    /// Plant a fault in the nodes, to see it found; debug builds only. `--list` names them.
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
     /// List the scenarios, faults and workloads.
     #[arg(long)]
     list: bool,
@@ -71,10 +75,17 @@ fn main() -> ExitCode {
         eprintln!("error: no such scenario: {}", arguments.scenario);
         return ExitCode::from(USAGE);
     };
+    if let Some(name) = &arguments.plant
+        && !plant(name)
+    {
+        eprintln!("error: nothing of that name can be planted in this build: {name}");
+        return ExitCode::from(USAGE);
+    }
     let mut plan = Plan::draw(arguments.seed, scenario.nodes);
     plan.without_faults(&arguments.without_fault.iter().copied().collect());
     plan.without_workloads(&arguments.without_workload.iter().cloned().collect());
-    let sweep = Sweep { scenario: scenario.name.to_owned(), jobs: arguments.jobs, arguments: Vec::new() };
+    let planted = arguments.plant.iter().map(|name| format!("--plant={name}")).collect();
+    let sweep = Sweep { scenario: scenario.name.to_owned(), jobs: arguments.jobs, arguments: planted };
     match &arguments.seeds {
         Some(seeds) => sweep.run(seeds.clone()),
         None if arguments.minimise => sweep.minimise(arguments.seed, &plan),
@@ -130,12 +141,28 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
     ExitCode::from(VIOLATED)
 }
 
+/// Plants a fault, if this build can.
+#[cfg(debug_assertions)]
+fn plant(name: &str) -> bool {
+    let found = PLANTED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, fault)| trandb_runtime::planted::plant(*fault)).is_some()
+}
+
+/// A release build has none.
+#[cfg(not(debug_assertions))]
+fn plant(_: &str) -> bool {
+    false
+}
+
 fn list() {
     for scenario in SCENARIOS {
         println!("scenario {:14} {}", scenario.name, scenario.about);
     }
     for kind in WORKLOADS {
         println!("workload {:14} {}", kind.name, kind.about);
+    }
+    for (name, _) in PLANTED {
+        println!("planted  {name}");
     }
     for fault in FAULTS {
         println!("fault    {:14} {}", fault.name, fault.about);
