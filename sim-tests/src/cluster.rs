@@ -40,6 +40,7 @@ pub struct Cluster {
     /// Names of the workloads, and how many nodes have a client of each.
     kinds: Rc<Vec<&'static str>>,
     clients: usize,
+    patience: Duration,
     latency_max: Duration,
     orders: Orders,
 }
@@ -71,6 +72,7 @@ impl Cluster {
             hosts: Rc::new(hosts),
             kinds: Rc::new(plan.kinds().map(|kind| kind.name).collect()),
             clients: plan.clients,
+            patience: plan.patience,
             latency_max: plan.latency_max,
             orders: Rc::default(),
         };
@@ -104,6 +106,14 @@ impl Cluster {
     pub fn client(&self, node: usize, seed: u64) -> Result<Client, Error> {
         let to = format!("{}:{NATIVE_PORT}", self.names[node]);
         Client::builder().dialer(Tunnel { to: to.clone() }).seed(seed).timeout(CALL_TIMEOUT).build(to)
+    }
+
+    /// The same, which waits for an answer no longer than the plan wants.
+    ///
+    /// # Errors
+    /// As [`Cluster::client`].
+    pub fn user(&self, node: usize, seed: u64) -> Result<Client, Error> {
+        Ok(self.client(node, seed)?.with_timeout(self.patience))
     }
 
     /// Cuts a node off from all other nodes. Its clients still reach it.

@@ -35,6 +35,8 @@ pub struct Plan {
     pub workloads: Vec<usize>,
     /// Nodes that clients of each workload are connected to, from the first on.
     pub clients: usize,
+    /// How long these clients wait for an answer.
+    pub patience: Duration,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
@@ -70,6 +72,7 @@ impl Plan {
                 clocks_ms: vec![0; nodes],
                 workloads: vec![0],
                 clients: nodes,
+                patience: Duration::from_secs(2),
                 faults: Vec::new(),
                 limit: Duration::from_secs(90),
             };
@@ -92,7 +95,9 @@ impl Plan {
             latency_max,
             clocks_ms: (0..nodes).map(|_| random.random_range(-300..=300)).collect(),
             workloads,
-            clients: random.random_range(1..=nodes.min(3)),
+            // Clients of one node alone never see what another one says.
+            clients: pick(&mut random, &[1, 2, 3, 3, 3]).min(nodes),
+            patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
         }
@@ -147,7 +152,13 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "settings   {}", self.settings)?;
         let workloads: Vec<&str> = self.kinds().map(|kind| kind.name).collect();
-        write!(f, "workloads  {}, through {} nodes", workloads.join(", "), self.clients)?;
+        write!(
+            f,
+            "workloads  {}, through {} nodes, by clients that wait for {:?}",
+            workloads.join(", "),
+            self.clients,
+            self.patience
+        )?;
         for (place, planned) in self.faults.iter().enumerate() {
             write!(f, "\nfault {place}    {planned:?}")?;
         }

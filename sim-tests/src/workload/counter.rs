@@ -33,7 +33,7 @@ struct Counter {
 impl Workload for Counter {
     fn client(self: Rc<Self>, cluster: Cluster, node: usize, mut random: StdRng) -> Work {
         Box::pin(async move {
-            let client = cluster.client(node, random.random())?;
+            let client = cluster.user(node, random.random())?;
             while self.board.goes_on(&mut random).await {
                 let counter = random.random_range(0..COUNTERS);
                 let key = format!("counter-{counter}");

@@ -27,7 +27,7 @@ struct Large {
 impl Workload for Large {
     fn client(self: Rc<Self>, cluster: Cluster, node: usize, mut random: StdRng) -> Work {
         Box::pin(async move {
-            let client = cluster.client(node, random.random())?;
+            let client = cluster.user(node, random.random())?;
             let mut writes = 0u32;
             while self.board.goes_on(&mut random).await {
                 // Large values are rare: what matters is what they do to others.

@@ -37,7 +37,7 @@ struct Seen {
 impl Workload for Scans {
     fn client(self: Rc<Self>, cluster: Cluster, node: usize, mut random: StdRng) -> Work {
         Box::pin(async move {
-            let client = cluster.client(node, random.random())?;
+            let client = cluster.user(node, random.random())?;
             let mut inserts = 0u64;
             while self.board.goes_on(&mut random).await {
                 if random.random_bool(0.7) {
