@@ -177,7 +177,13 @@ impl Actor for OracleActor {
                         oracle.core.reserved(Timestamp(0), until);
                     }
                     Ok((from, until)) => oracle.core.reserved(from, until),
-                    Err(error) => tracing::debug!(error, "no timestamp window was reserved"),
+                    Err(error) => {
+                        tracing::debug!(error, "no timestamp window was reserved");
+                        // A leader that is handing over refuses at once, for as long as its lease lasts: to try again
+                        // at once would keep this node busy with nothing else.
+                        oracle.retry_later();
+                        return Ok(());
+                    }
                 }
                 oracle.work();
             }
