@@ -37,3 +37,13 @@ fn a_few_storms_hold() {
     let (ok, report) = simulate(&["--seeds", "2..8"]);
     assert!(ok, "{report}");
 }
+
+/// A system leader that was made a learner went on issuing timestamps beside its successor (1019), or asked itself for a
+/// new window without end (1060). In other code the same seeds are other runs; these are seven nodes, five of which vote.
+#[test]
+fn a_leader_that_votes_no_more_issues_nothing() {
+    for seed in ["1019", "1060"] {
+        let (ok, report) = simulate(&["--seed", seed]);
+        assert!(ok, "{report}");
+    }
+}

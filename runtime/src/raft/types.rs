@@ -138,8 +138,12 @@ pub fn lease_valid(metrics: &RaftMetrics, lease: Duration) -> bool {
     if metrics.state != ServerState::Leader {
         return false;
     }
-    let mut voters = metrics.membership_config.voter_ids();
-    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    // A leader that votes no more is on its way out, and its followers need not wait for its lease.
+    if !voters.contains(&metrics.id) {
+        return false;
+    }
+    if voters.len() == 1 {
         return true;
     }
     let usable = lease * (100 - LEASE_MARGIN_PERCENT) / 100;
