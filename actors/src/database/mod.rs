@@ -24,6 +24,7 @@ use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use trandb_cluster::wire::{KeyOp, KeyResult, TraceContext};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::rpc::{Reply, RpcError};
 
 /// How long to wait before a misdirected operation is tried again when nothing new is heard meanwhile.
@@ -261,7 +262,7 @@ impl Database {
             RpcError::Decode => {
                 Err(Error::internal(format!("{leader} and this node do not understand each other")))
             }
-            RpcError::Timeout | RpcError::Lost if !call.writes => {
+            RpcError::Timeout | RpcError::Lost if !call.writes || is_planted(Planted::RetryUnknown) => {
                 Ok(Error::unavailable(format!("{leader}, which leads {partition}, gave no answer")))
             }
             RpcError::Timeout | RpcError::Lost => Err(Error::unknown(format!(

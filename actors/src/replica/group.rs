@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::partition::{PartitionRestore, PartitionState};
 use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, SnapshotData, SnapshotPart, StateMachine,
     raft_config, voters,
@@ -144,7 +145,13 @@ impl Actor for GroupActor {
     ) -> Result<Group, ActorProcessingErr> {
         let GroupArguments { context, id, log, machine, founders } = arguments;
         let timing = &context.config.raft;
-        let config = raft_config(id, timing.heartbeat_ms, timing.election_min_ms, timing.election_max_ms);
+        let config = raft_config(
+            id,
+            timing.heartbeat_ms,
+            timing.election_min_ms,
+            timing.election_max_ms,
+            timing.kept_entries,
+        );
         let pristine = log.is_pristine();
         let network = PeerNetwork::new(context.hub.clone(), id);
         let state = StateMachine::new(machine.applier());
@@ -258,7 +265,7 @@ impl Actor for GroupActor {
 
 impl Group {
     fn may_elect(&self) -> bool {
-        Instant::now() >= self.votes_from || self.is_alone()
+        Instant::now() >= self.votes_from || self.is_alone() || is_planted(Planted::VoteAfterRestart)
     }
 
     fn tick_after(&self, wait: Duration) {

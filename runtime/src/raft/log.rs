@@ -9,6 +9,7 @@
 
 use super::codec::{decode_entry, encode_entry};
 use super::types::{LogId, TypeConfig, Vote};
+use crate::planted::{Planted, is_planted};
 use crate::wal::{Done, Location, Record, RecordKind, RecoveredGroup, WalReader};
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -316,6 +317,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.state().vote = Some(*vote);
+        if is_planted(Planted::ForgetVote) {
+            return Ok(());
+        }
         let term = vote.leader_id.term;
         self.write(vec![self.record(RecordKind::HardState, term, 0, to_store(vote))]).await
     }
