@@ -150,7 +150,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let (failed_sender, failed) = watch::channel(None);
     let root = root::start(RootArguments {
         context: context.clone(),
-        wal: wal_actor,
+        wal: wal_actor.clone(),
         system: system.clone(),
         founders: place.founders.as_ref().map(|nodes| nodes.keys().copied().collect()),
         recovered: storage.take_recovered(),
@@ -161,7 +161,8 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     receptionist.hand_over(context.clone());
 
     let mut chores = vec![
-        tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system)),
+        tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
+        tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
         tokio::spawn(members::report(
             context.clone(),
             NodeAddresses {

@@ -125,6 +125,12 @@ impl ReplicaState {
         Ok(())
     }
 
+    /// The last log entry that the previous checkpoint holds: the log may go up to it.
+    pub(crate) fn purgeable(&self) -> Option<u64> {
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        durable[0].as_ref().map(|(log_id, _)| log_id.index)
+    }
+
     /// Waits until the actor runs.
     async fn wait_for_actor(&self) -> io::Result<ActorRef<PartitionMessage>> {
         let mut watch = self.actor.subscribe();

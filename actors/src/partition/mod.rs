@@ -217,6 +217,7 @@ impl Partition {
                 self.install(last, membership, state, reply);
             }
             LocalPartition::Tick => self.tick(),
+            LocalPartition::Checkpoint => self.force_checkpoint(),
             LocalPartition::BeginCheckpoint(reply) => {
                 let _ = reply.send(self.begin_checkpoint());
             }

@@ -5,7 +5,7 @@ use super::format::{
     BATCH_BYTES_MAX, Location, RECORD_BYTES_MAX, Record, SEGMENT_HEADER_BYTES, SegmentHeader, batch_bytes,
     encode_batch,
 };
-use super::index::Index;
+use super::index::{Index, Pinned};
 use super::reader::{OpenSegments, WalReader};
 use super::recovery::{self, Recovered, Tail};
 use super::segment::{Segment, Segments};
@@ -14,7 +14,6 @@ use crate::planted::{Planted, is_planted};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::time::Instant;
-use trandb_cluster::PartitionId;
 
 /// How the log is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -115,8 +114,8 @@ impl Wal {
     }
 
     /// Groups that keep alive segments more than `segments_behind` before the current one. Their checkpoint
-    /// should be forced.
-    pub fn pinned_by(&self, segments_behind: usize) -> Vec<PartitionId> {
+    /// should be forced and their log purged.
+    pub fn pinned_by(&self, segments_behind: usize) -> Vec<Pinned> {
         self.index.older_than(self.current.header.sequence.saturating_sub(segments_behind as u64))
     }
 
