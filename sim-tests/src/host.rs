@@ -145,6 +145,8 @@ impl Host {
         config.node.partitions = self.partitions;
         config.node.advertise = self.name.clone();
         config.node.insecure = true;
+        // Else what a node does at once would depend on the machine's cores.
+        config.node.threads = 1;
         config.native.addr = format!("{}:{NATIVE_PORT}", self.name);
         config.peer.addr = format!("{}:{PEER_PORT}", self.name);
         config.http.addr = format!("{}:{HTTP_PORT}", self.name);
