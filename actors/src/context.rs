@@ -47,7 +47,7 @@ pub struct NodeContext {
     pub started: Instant,
     /// Held by the one checkpoint that is being written.
     pub checkpoint_turn: Semaphore,
-    /// Held by each write of a large value that this node leads through: see [`large_writes_at_once`].
+    /// Held by each write of a large value on its way through this node; half of its threads stay free of them.
     pub large_writes: Semaphore,
     /// Gauges and counters.
     pub gauges: Gauges,
