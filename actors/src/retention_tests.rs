@@ -58,6 +58,11 @@ async fn idle_groups_do_not_keep_old_segments_alive() {
             reply.result.unwrap_or_else(|error| panic!("{error}"));
         }
     };
+    let founded = Instant::now() + Duration::from_secs(30);
+    while !node.database().readiness().ready {
+        assert!(Instant::now() < founded, "{:?}", node.database().readiness());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     // Every partition gets something to hold on to.
     execute((0..64).map(|key| write(format!("idle {key}"), 10)).collect()).await;
     for _ in 0..600 {

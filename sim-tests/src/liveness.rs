@@ -36,7 +36,7 @@ impl Liveness {
     /// Waits until every node sees every other and a leader of every partition, and all replicas are identical.
     ///
     /// # Errors
-    /// What is still missing after [`WHOLE_MAX`].
+    /// What is still missing after `WHOLE_MAX`.
     pub async fn whole(&self, when: &str) -> turmoil::Result {
         let deadline = Instant::now() + WHOLE_MAX;
         let mut node = 0;
@@ -79,7 +79,7 @@ impl Liveness {
     /// Every one of these nodes writes and reads every register.
     ///
     /// # Errors
-    /// What it did not, after [`TAKE_OVER_MAX`].
+    /// What it did not, after `TAKE_OVER_MAX`.
     pub async fn serves(&self, nodes: Vec<usize>, when: &str) -> turmoil::Result {
         let deadline = Instant::now() + TAKE_OVER_MAX;
         for node in nodes {
