@@ -4,7 +4,8 @@
 //! message of a megabyte alive. For a value that is most of its message the copy is pure cost: 4 MiB of fresh memory
 //! takes longer to fault in than everything else that is done for its key. So [`decode_sharing`] lets a field marked
 //! `#[serde(with = "shared")]` (or `shared::option`) keep a slice of the message where it is at least
-//! [`SHARE_BYTES_MIN`] long and at least half of it; at most as much again is kept alive with it.
+//! [`SHARE_BYTES_MIN`] long and at least half of it; at most as much again is kept alive with it. A value that is taken
+//! out of a command that was itself taken out of a message may be a quarter of what it keeps.
 //!
 //! serde has no way to hand the message's owner down to a field, so it stands in a thread-local for the time of one
 //! call. Fields that are decoded without it, or from text formats, are copied.
@@ -34,6 +35,10 @@ pub fn decode_sharing<T: DeserializeOwned>(message: &Bytes) -> Result<T, Error> 
         fn drop(&mut self) {
             MESSAGE.with_borrow_mut(Option::take);
         }
+    }
+    // Nearly all messages are small, and have nothing that could be shared.
+    if message.len() < SHARE_BYTES_MIN {
+        return crate::wire::decode(message);
     }
     MESSAGE.set(Some(message.clone()));
     let _cleared = Cleared;

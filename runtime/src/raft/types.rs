@@ -138,12 +138,16 @@ pub fn lease_valid(metrics: &RaftMetrics, lease: Duration) -> bool {
     if metrics.state != ServerState::Leader {
         return false;
     }
-    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let (mut voters, mut votes) = (0, false);
+    for id in metrics.membership_config.voter_ids() {
+        voters += 1;
+        votes |= id == metrics.id;
+    }
     // A leader that votes no more is on its way out, and its followers need not wait for its lease.
-    if !voters.contains(&metrics.id) {
+    if !votes {
         return false;
     }
-    if voters.len() == 1 {
+    if voters == 1 {
         return true;
     }
     let usable = lease * (100 - LEASE_MARGIN_PERCENT) / 100;

@@ -19,8 +19,8 @@
 //!
 //! A new segment opens with the hard state, commit point, and purge mark of every group (the *carry*), so any
 //! run of the newest segments is complete by itself. The carry also says which entries live in the segments before
-//! it: those that recovery finds neither there nor purged since were in a segment that is lost. Segments go from the oldest on, when no group has a
-//! live entry in them; one or two are kept to be recycled.
+//! it: those that recovery finds neither there nor purged since were in a segment that is lost. Segments go from the
+//! oldest on, when no group has a live entry in them; one or two are kept to be recycled.
 //!
 //! # A torn tail, or rot?
 //!
