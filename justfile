@@ -14,9 +14,9 @@ test *ARGS:
 integration-test *ARGS:
     cargo test -p trandb --test '*' {{ARGS}}
 
-# The deterministic simulation
-sim *ARGS:
-    cargo test -p trandb-sim {{ARGS}}
+# A sweep of the deterministic simulation over so many seeds (docs/simulation.md)
+sim SEEDS="200":
+    .ci/run sim {{SEEDS}}
 
 # The documentation, of private modules too
 doc *ARGS:

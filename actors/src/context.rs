@@ -47,6 +47,8 @@ pub struct NodeContext {
     pub started: Instant,
     /// Held by the one checkpoint that is being written.
     pub checkpoint_turn: Semaphore,
+    /// Held by each write of a large value on its way through this node; half of its threads stay free of them.
+    pub large_writes: Semaphore,
     /// Gauges and counters.
     pub gauges: Gauges,
     pub(crate) stopping: AtomicBool,
@@ -60,6 +62,17 @@ pub struct NodeContext {
     pub(crate) system_group: ArcSwap<Option<ActorRef<RaftMessage>>>,
     pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
     pub(crate) router: ArcSwap<Option<ActorRef<RouterMessage>>>,
+}
+
+/// Large values that are being written at once. Each is copied and checksummed several times on its way and takes a
+/// core for that time; more of them would get nothing done sooner and would stand in front of small requests. So half
+/// of the worker threads stay free of them.
+pub(crate) fn large_writes_at_once(threads: usize) -> usize {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        given => given,
+    };
+    (threads / 2).max(1)
 }
 
 impl NodeContext {

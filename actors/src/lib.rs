@@ -11,6 +11,7 @@ pub mod node;
 pub mod oracle;
 pub mod partition;
 pub mod replica;
+mod retention;
 pub mod router;
 mod supervise;
 pub mod wal;

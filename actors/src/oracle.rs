@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use trandb_cluster::oracle::{GRANT_MAX, Grant, Oracle};
 use trandb_cluster::system::{SystemApplied, SystemCommand};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp, wire};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ClientWriteError, RaftError, WatchReceiver};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft, lease_valid};
 use trandb_runtime::rpc::Reply;
@@ -172,8 +173,17 @@ impl Actor for OracleActor {
             OracleMessage::Local(LocalOracle::Reserved(result)) => {
                 oracle.reserving = false;
                 match result {
+                    Ok((_, until)) if is_planted(Planted::ReuseWindow) => {
+                        oracle.core.reserved(Timestamp(0), until);
+                    }
                     Ok((from, until)) => oracle.core.reserved(from, until),
-                    Err(error) => tracing::debug!(error, "no timestamp window was reserved"),
+                    Err(error) => {
+                        tracing::debug!(error, "no timestamp window was reserved");
+                        // A leader that is handing over refuses at once, for as long as its lease lasts: to try again
+                        // at once would keep this node busy with nothing else.
+                        oracle.retry_later();
+                        return Ok(());
+                    }
                 }
                 oracle.work();
             }
@@ -216,7 +226,11 @@ impl OracleState {
             Some(term) => {
                 if self.leading != Some(term) {
                     self.leading = Some(term);
-                    self.core.lead(self.context.system().timestamp_window);
+                    let window = match is_planted(Planted::ReuseWindow) {
+                        true => Timestamp::from_millis(self.context.clock.now_ms()),
+                        false => self.context.system().timestamp_window,
+                    };
+                    self.core.lead(window);
                 }
                 Some(raft)
             }

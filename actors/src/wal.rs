@@ -1,11 +1,11 @@
 //! The write-ahead log's actor: the only one on a node that writes to it. Groups send it their records; it
 //! hands them to the log's writer, which makes everything that is waiting durable with one sync.
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::fmt;
 use std::time::Duration;
 use trandb_runtime::raft::LogSink;
-use trandb_runtime::wal::{Done, Record, Refused, WalError, Writer};
+use trandb_runtime::wal::{Done, Pinned, Record, Refused, WalError, Writer};
 
 /// How long to wait before a full queue is tried again: about one sync.
 const FULL_WAIT: Duration = Duration::from_millis(2);
@@ -14,12 +14,16 @@ const FULL_WAIT: Duration = Duration::from_millis(2);
 pub enum WalMessage {
     /// Make these durable, after everything sent before.
     Append(Vec<Record>, Done),
+    /// Which groups keep alive segments more than so many before the current one.
+    PinnedBy(usize, RpcReplyPort<Vec<Pinned>>),
 }
 
 impl fmt::Debug for WalMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Append(records, _) = self;
-        write!(f, "Append of {} records", records.len())
+        match self {
+            Self::Append(records, _) => write!(f, "Append of {} records", records.len()),
+            Self::PinnedBy(segments_behind, _) => write!(f, "PinnedBy {segments_behind} segments behind"),
+        }
     }
 }
 
@@ -47,7 +51,19 @@ impl Actor for WalActor {
         message: WalMessage,
         writer: &mut Writer,
     ) -> Result<(), ActorProcessingErr> {
-        let WalMessage::Append(mut records, mut done) = message;
+        let (mut records, mut done) = match message {
+            WalMessage::Append(records, done) => (records, done),
+            WalMessage::PinnedBy(segments_behind, reply) => {
+                // Aside: the log answers between two batches, and appends must not wait for that.
+                let writer = writer.clone();
+                tokio::spawn(async move {
+                    if let Ok(pinned) = writer.pinned_by(segments_behind).await {
+                        let _ = reply.send(pinned);
+                    }
+                });
+                return Ok(());
+            }
+        };
         // A full queue means that the disk is slower than the load: this mailbox then waits with it, in front of
         // it the groups, whose proposals in flight are bounded.
         while let Err(refused) = writer.submit(records, done) {

@@ -22,6 +22,10 @@ const REFRESH_GAP: Duration = Duration::from_millis(250);
 /// A map older than this is fetched again when the client is used, since leaders also move quietly.
 const REFRESH_AGE: Duration = Duration::from_secs(5);
 
+/// Less time than this is not worth another attempt: no answer would come back in time, and a write that was surely
+/// not done would end as one that nobody knows of.
+const ATTEMPT_MIN: Duration = Duration::from_millis(50);
+
 /// How long fetching the map, or probing a node, may take.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -102,7 +106,7 @@ impl Dispatch {
                 self.jitter.shorten(pause(attempt, self.options.retry_pause, self.options.retry_pause_max));
             let wait = lock(&self.bucket).take(now, remaining).map(|turn| turn.max(backoff));
             match wait {
-                Some(wait) if wait < remaining => tokio::time::sleep(wait).await,
+                Some(wait) if wait + ATTEMPT_MIN < remaining => tokio::time::sleep(wait).await,
                 _ => return Err(failure.error),
             }
         }

@@ -162,6 +162,27 @@ async fn unavailable_is_retried_until_it_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_was_refused_does_not_end_as_unknown_for_want_of_time() {
+    for seed in 1..20 {
+        let net = Net::default();
+        let start = Instant::now();
+        // Near the deadline nothing comes back in time.
+        net.set(
+            "a",
+            1,
+            script(move |request| match is_data(request) && start.elapsed().as_millis() < 260 {
+                true => Reaction::Answer(Err(Error::unavailable("no leader"))),
+                false => Reaction::Silence,
+            }),
+        );
+        let client =
+            builder(&net).seed(seed).timeout(Duration::from_millis(300)).build("a").expect("an address");
+        let error = client.put("k", "v").await.expect_err("in vain");
+        assert_eq!(error, Error::unavailable("no leader"), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_that_retries_cannot_mend_are_returned_at_once() {
     for code in [ErrorCode::Invalid, ErrorCode::ConditionFailed, ErrorCode::Unknown, ErrorCode::Internal] {
         let net = Net::default();

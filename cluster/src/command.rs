@@ -25,6 +25,7 @@ pub struct Write {
     /// The key.
     pub key: EncodedKey,
     /// The new value; none deletes.
+    #[serde(default, with = "crate::shared::option")]
     pub value: Option<Bytes>,
     /// What must hold for it.
     #[serde(default)]

@@ -16,6 +16,7 @@ pub mod mvcc;
 pub mod oracle;
 pub mod partition;
 pub mod placement;
+pub mod shared;
 pub mod system;
 pub mod table;
 pub mod timestamp;

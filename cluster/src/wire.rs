@@ -33,6 +33,13 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("plain data always encodes")
 }
 
+/// Encodes with field names into a buffer of `bytes_expected`, which spares large messages the growing.
+pub fn encode_sized<T: Serialize>(value: &T, bytes_expected: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes_expected);
+    rmp_serde::encode::write_named(&mut out, value).expect("plain data always encodes");
+    out
+}
+
 /// Decodes what [`encode`] wrote.
 ///
 /// # Errors

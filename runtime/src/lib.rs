@@ -7,6 +7,7 @@ pub mod disk;
 pub mod engine;
 pub mod net;
 pub mod peer;
+pub mod planted;
 pub mod raft;
 pub mod random;
 pub mod rpc;

@@ -14,6 +14,7 @@ use ractor::RpcReplyPort;
 use ractor::message::BoxedDowncastErr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use trandb_cluster::shared::decode_sharing;
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,10 +110,10 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxedDowncastErr> {
 /// Decodes one message body; when it cannot, says so to the caller.
 #[doc(hidden)]
 pub fn decode<T: DeserializeOwned, R>(
-    bytes: &[u8],
+    bytes: Vec<u8>,
     reply: RpcReplyPort<Vec<u8>>,
 ) -> Result<(T, Reply<R>), BoxedDowncastErr> {
-    match rmp_serde::from_slice(bytes) {
+    match decode_sharing(&bytes.into()) {
         Ok(value) => Ok((value, Reply::Wire(reply))),
         Err(_) => {
             drop(reply.send(Vec::new()));
@@ -151,7 +152,7 @@ macro_rules! wire_message {
                 };
                 match variant.as_str() {
                     $(stringify!($variant) => {
-                        let (request, reply) = $crate::rpc::decode::<$request, _>(&args, reply)?;
+                        let (request, reply) = $crate::rpc::decode::<$request, _>(args, reply)?;
                         Ok(Self::$variant(request, reply))
                     })*
                     _ => {

@@ -4,6 +4,7 @@ use crate::host::{Host, NATIVE_PORT};
 use crate::net::Tunnel;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::watchdog;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,9 +13,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use trandb_client::{Client, Error};
 use turmoil::Sim;
-
-/// Nodes of every simulation.
-pub const NODES: usize = 3;
 
 /// Bytes are cut into segments of this many writes at the most before a sender waits; turmoil counts segments.
 const TCP_SEGMENTS_MAX: usize = 4096;
@@ -27,6 +25,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 enum Order {
     Crash(usize),
     Bounce(usize),
+    /// Messages to and from the node take up to this long.
+    Slow(usize, Duration),
 }
 
 /// What the scenario wants done to hosts, with whom to tell when it is; taken between two steps of the simulation.
@@ -36,11 +36,18 @@ type Orders = Rc<RefCell<VecDeque<(Order, oneshot::Sender<()>)>>>;
 #[derive(Clone)]
 pub struct Cluster {
     names: Rc<Vec<String>>,
+    hosts: Rc<Vec<Arc<Host>>>,
+    /// Names of the workloads, and how many nodes have a client of each.
+    kinds: Rc<Vec<&'static str>>,
+    clients: usize,
+    patience: Duration,
+    latency_max: Duration,
     orders: Orders,
 }
 
 impl Cluster {
-    /// Sets up the network and the nodes, all of them fresh. `park_port` and the two after it are free OS ports.
+    /// Sets up the network and the nodes, all of them fresh. `park_port` and as many after it as there are nodes
+    /// are free OS ports.
     pub fn new<'a>(plan: &Plan, park_port: u16) -> (Sim<'a>, Self, Crew) {
         let mut sim = turmoil::Builder::new()
             .simulation_duration(plan.limit)
@@ -52,25 +59,44 @@ impl Cluster {
             .enable_random_order()
             .rng_seed(plan.seed)
             .build();
-        let names: Vec<String> = (1..=NODES).map(|id| format!("n{id}")).collect();
-        let mut hosts = Vec::new();
-        for (index, name) in names.iter().enumerate() {
-            let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
-            let host = Host::new(name, &names, plan.partitions, seed, park_port + index as u16);
-            hosts.push(Arc::new(host));
-        }
+        let names: Vec<String> = (1..=plan.nodes).map(|id| format!("n{id}")).collect();
+        let hosts: Vec<Arc<Host>> = (0..plan.nodes)
+            .map(|index| Arc::new(Host::new(plan, index, &names, park_port + index as u16)))
+            .collect();
         for host in &hosts {
             let software = host.clone();
             sim.host(host.name(), move || software.clone().run());
         }
-        let cluster = Self { names: Rc::new(names), orders: Rc::default() };
-        let crew = Crew { hosts, orders: cluster.orders.clone() };
+        let cluster = Self {
+            names: Rc::new(names),
+            hosts: Rc::new(hosts),
+            kinds: Rc::new(plan.kinds().map(|kind| kind.name).collect()),
+            clients: plan.clients,
+            patience: plan.patience,
+            latency_max: plan.latency_max,
+            orders: Rc::default(),
+        };
+        let crew = Crew {
+            names: cluster.names.clone(),
+            hosts: cluster.hosts.clone(),
+            orders: cluster.orders.clone(),
+        };
         (sim, cluster, crew)
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.names.len()
     }
 
     /// Names of the hosts, by index.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The machine of a node.
+    pub fn host(&self, node: usize) -> &Host {
+        &self.hosts[node]
     }
 
     /// A client that reaches this one node only.
@@ -80,6 +106,14 @@ impl Cluster {
     pub fn client(&self, node: usize, seed: u64) -> Result<Client, Error> {
         let to = format!("{}:{NATIVE_PORT}", self.names[node]);
         Client::builder().dialer(Tunnel { to: to.clone() }).seed(seed).timeout(CALL_TIMEOUT).build(to)
+    }
+
+    /// The same, which waits for an answer no longer than the plan wants.
+    ///
+    /// # Errors
+    /// As [`Cluster::client`].
+    pub fn user(&self, node: usize, seed: u64) -> Result<Client, Error> {
+        Ok(self.client(node, seed)?.with_timeout(self.patience))
     }
 
     /// Cuts a node off from all other nodes. Its clients still reach it.
@@ -92,13 +126,87 @@ impl Cluster {
         self.for_others(node, |one, other| turmoil::repair(one, other));
     }
 
+    /// Cuts one node off from one other.
+    pub fn part(&self, one: usize, other: usize) {
+        turmoil::partition(&*self.names[one], &*self.names[other]);
+    }
+
+    /// What one node says does not reach the other.
+    pub fn silence(&self, from: usize, to: usize) {
+        turmoil::partition_oneway(&*self.names[from], &*self.names[to]);
+    }
+
+    /// All nodes reach each other.
+    pub fn heal_all(&self) {
+        for node in 0..self.nodes() {
+            self.heal(node);
+        }
+    }
+
+    /// Messages between a node and the others stand still.
+    pub fn hold(&self, node: usize) {
+        self.for_others(node, |one, other| turmoil::hold(one, other));
+    }
+
+    /// Ends [`Cluster::hold`]: all of them arrive.
+    pub fn release(&self, node: usize) {
+        self.for_others(node, |one, other| turmoil::release(one, other));
+    }
+
+    /// What a node says does not reach its clients. One that has none: another one's.
+    pub fn mute(&self, node: usize) {
+        self.for_clients(node, |node, client| turmoil::partition_oneway(node, client));
+    }
+
+    /// Ends [`Cluster::mute`].
+    pub fn unmute(&self, node: usize) {
+        self.for_clients(node, |node, client| turmoil::repair_oneway(node, client));
+    }
+
+    /// Messages to and from a node take up to this long; none: as long as in the plan.
+    pub async fn slow(&self, node: usize, latency: Option<Duration>) {
+        self.order(Order::Slow(node, latency.unwrap_or(self.latency_max))).await;
+    }
+
+    /// The node that leads a group, as the first node that answers believes; groups are counted in a circle.
+    pub async fn leader_of(&self, group: usize) -> Option<usize> {
+        for node in 0..self.nodes() {
+            let client = self.client(node, group as u64).ok()?.with_timeout(Duration::from_millis(300));
+            if let Ok(view) = client.cluster_status().await {
+                let leader = view.partitions.get(group % view.partitions.len().max(1))?.leader?;
+                // Founders' ids are their places in the list of seeds.
+                return (leader.0 as usize).checked_sub(1).filter(|&node| node < self.nodes());
+            }
+        }
+        None
+    }
+
+    /// Waits for a node to fail of what was done to it, cuts its power, and boots it when `lasts` is over. One
+    /// that had no reason to fail within that time loses its power as well.
+    pub async fn fails_and_restarts(&self, node: usize, lasts: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        let host = &self.hosts[node];
+        host.may_fail(true);
+        let mut left = lasts;
+        while !host.has_failed() && !left.is_zero() {
+            tokio::time::sleep(LOOK).await;
+            left = left.saturating_sub(LOOK);
+        }
+        self.crash(node).await;
+        host.may_fail(false);
+        tokio::time::sleep(left.max(LOOK)).await;
+        self.bounce(node).await;
+    }
+
     /// Cuts a node's power.
     pub async fn crash(&self, node: usize) {
+        tracing::info!(node = self.names[node], "power off");
         self.order(Order::Crash(node)).await;
     }
 
     /// Boots a crashed node with what its disk kept.
     pub async fn bounce(&self, node: usize) {
+        tracing::info!(node = self.names[node], "power on");
         self.order(Order::Bounce(node)).await;
     }
 
@@ -110,6 +218,13 @@ impl Cluster {
         }
     }
 
+    fn for_clients(&self, node: usize, act: impl Fn(&str, &str)) {
+        let node = node % self.clients;
+        for kind in &*self.kinds {
+            act(&self.names[node], &client_host(kind, node));
+        }
+    }
+
     async fn order(&self, order: Order) {
         let (done, told) = oneshot::channel();
         self.orders.borrow_mut().push_back((order, done));
@@ -117,9 +232,15 @@ impl Cluster {
     }
 }
 
+/// The simulated host of a workload's client of a node.
+pub fn client_host(kind: &str, node: usize) -> String {
+    format!("{kind}-c{}", node + 1)
+}
+
 /// Carries out orders between two steps of the simulation.
 pub struct Crew {
-    hosts: Vec<Arc<Host>>,
+    names: Rc<Vec<String>>,
+    hosts: Rc<Vec<Arc<Host>>>,
     orders: Orders,
 }
 
@@ -131,6 +252,7 @@ impl Crew {
     pub fn run(&self, sim: &mut Sim<'_>, trace: &Trace) -> turmoil::Result {
         while !sim.step()? {
             trace.now(sim.elapsed());
+            watchdog::alive(sim.elapsed());
             while let Some((order, done)) = self.next() {
                 match order {
                     Order::Crash(node) => {
@@ -138,6 +260,11 @@ impl Crew {
                         self.hosts[node].lose_power();
                     }
                     Order::Bounce(node) => sim.bounce(self.hosts[node].name()),
+                    Order::Slow(node, latency) => {
+                        for other in self.names.iter().filter(|&name| *name != self.names[node]) {
+                            sim.set_link_max_message_latency(&*self.names[node], &**other, latency);
+                        }
+                    }
                 }
                 // Whoever gave the order may be gone.
                 let _ = done.send(());

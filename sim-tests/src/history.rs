@@ -13,6 +13,10 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use trandb_client::{Error, ErrorCode, Timestamp, Versioned, Written};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Values up to this are kept as they are, larger ones as their hash.
+const KEPT_BYTES_MAX: usize = 64;
 
 /// One operation and its answer.
 #[derive(Debug, Clone)]
@@ -60,7 +64,7 @@ impl History {
     pub fn read(&mut self, key: &str, began: Duration, answer: &Result<Option<Versioned>, Error>) {
         let what = match answer {
             Ok(None) => What::Read { version: Timestamp(0), value: None },
-            Ok(Some(found)) => What::Read { version: found.version, value: Some(found.value.clone()) },
+            Ok(Some(found)) => What::Read { version: found.version, value: Some(brief(&found.value)) },
             Err(_) => {
                 self.failed_reads += 1;
                 return;
@@ -71,6 +75,7 @@ impl History {
 
     /// Notes a write that began then and has just ended.
     pub fn wrote(&mut self, key: &str, value: Bytes, began: Duration, answer: &Result<Written, Error>) {
+        let value = brief(&value);
         let what = match answer {
             Ok(written) => What::Wrote { version: written.version, value },
             Err(error) if surely_not_done(error) => What::Refused,
@@ -81,6 +86,19 @@ impl History {
 
     fn note(&mut self, key: &str, began: Duration, what: What) {
         self.operations.push(Operation { key: key.to_owned(), began, ended: now(), what });
+    }
+
+    /// Writes that were acknowledged: key, version, and when they were.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (&str, Timestamp, Duration)> {
+        self.written().map(|(key, version, _, ended)| (key, version, ended))
+    }
+
+    /// Writes that were acknowledged: key, version, when they began and when they ended.
+    pub fn written(&self) -> impl Iterator<Item = (&str, Timestamp, Duration, Duration)> {
+        self.operations.iter().filter_map(|operation| match operation.what {
+            What::Wrote { version, .. } => Some((&*operation.key, version, operation.began, operation.ended)),
+            _ => None,
+        })
     }
 
     /// How the operations ended.
@@ -110,6 +128,14 @@ impl History {
 /// Simulated time.
 pub fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
+}
+
+/// A value, or what stands for it.
+fn brief(value: &Bytes) -> Bytes {
+    if value.len() <= KEPT_BYTES_MAX {
+        return value.clone();
+    }
+    format!("{} bytes, {:032x}", value.len(), xxh3_128(value)).into()
 }
 
 /// Whether a failed write is over for good. What an error means is in its code alone.

@@ -2,7 +2,9 @@
 
 use crate::clock::SimClock;
 use crate::net::SimNet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::plan::Plan;
+use crate::settings::Settings;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trandb_actors::node::{self, Doors, NodeOptions, StorageDoor};
 use trandb_cluster::InstanceId;
@@ -19,17 +21,14 @@ const PEER_PORT: u16 = 7401;
 /// Where a node's HTTP door is.
 const HTTP_PORT: u16 = 7402;
 
-/// Small enough that a simulation fills several segments.
-const WAL_SEGMENT_BYTES: u64 = 1 << 20;
-
-/// Short enough that a simulation sees several checkpoints.
-const CHECKPOINT_INTERVAL_MS: u64 = 2_000;
-
 /// A simulated machine with a node on it.
 pub struct Host {
     name: String,
     seeds: Vec<String>,
     partitions: u32,
+    replication: u32,
+    settings: Settings,
+    clock: SimClock,
     seed: u64,
     /// OS port on loopback that is parked on; see [`NodeOptions::park_port`].
     park_port: u16,
@@ -37,22 +36,32 @@ pub struct Host {
     disk: SimDisk,
     engine: MemoryEngine,
     identity: Arc<Mutex<Identity>>,
+    /// Whether a fault is under way that a node must not survive.
+    may_fail: AtomicBool,
+    /// Whether it has not.
+    failed: AtomicBool,
 }
 
 impl Host {
-    /// A machine with an empty disk. `names` are all first members, this one among them.
-    pub fn new(name: &str, names: &[String], partitions: u32, seed: u64, park_port: u16) -> Self {
+    /// The machine in that place of the plan, with an empty disk. `names` are all first members.
+    pub fn new(plan: &Plan, index: usize, names: &[String], park_port: u16) -> Self {
+        let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
         let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None };
         Self {
-            name: name.to_owned(),
+            name: names[index].clone(),
             seeds: names.iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
-            partitions,
+            partitions: plan.partitions,
+            replication: plan.replication,
+            settings: plan.settings.clone(),
+            clock: SimClock::ahead(plan.clocks_ms[index]),
             seed,
             park_port,
             boots: AtomicU64::new(0),
             disk: SimDisk::new(),
             engine: MemoryEngine::new(),
             identity: Arc::new(Mutex::new(identity)),
+            may_fail: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -61,16 +70,46 @@ impl Host {
         &self.name
     }
 
+    /// The machine's disk.
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    /// The machine's wall clock.
+    pub fn clock(&self) -> &SimClock {
+        &self.clock
+    }
+
+    /// From now on, or not any more, the node may fail. It is then as good as dead until its machine is crashed.
+    pub fn may_fail(&self, may_fail: bool) {
+        self.may_fail.store(may_fail, Ordering::Relaxed);
+        self.failed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the node has failed since it may.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// Boots the node and runs it until it fails.
     ///
     /// # Errors
-    /// Why it did not start, or failed: neither is ever expected of a simulated node.
+    /// Why it did not start, or failed, unless it may: neither is otherwise expected of a simulated node.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
-        let node =
-            node::start(self.options(boot)).await.map_err(|error| format!("{}: {error}", self.name))?;
-        tracing::info!(host = self.name, boot, node = %node.node(), "booted");
-        Err(format!("{}: {}", self.name, node.failed().await.message).into())
+        let why = match node::start(self.options(boot)).await {
+            Ok(node) => {
+                tracing::info!(host = self.name, boot, node = %node.node(), "booted");
+                node.failed().await.message
+            }
+            Err(error) => error.to_string(),
+        };
+        if self.may_fail.load(Ordering::Relaxed) {
+            tracing::info!(host = self.name, why, "the node failed, as it must");
+            self.failed.store(true, Ordering::Relaxed);
+            return std::future::pending().await;
+        }
+        Err(format!("{}: {why}", self.name).into())
     }
 
     /// What the power cut does to the disk: what was not synced is lost, kept or torn.
@@ -84,7 +123,7 @@ impl Host {
         NodeOptions {
             config: self.config(),
             net: Arc::new(SimNet),
-            clock: Arc::new(SimClock::default()),
+            clock: Arc::new(self.clock.clone()),
             random: Random::seeded(self.seed.wrapping_add(boot)),
             storage: StorageDoor::Given {
                 disk: Arc::new(self.disk.clone()),
@@ -106,11 +145,13 @@ impl Host {
         config.node.partitions = self.partitions;
         config.node.advertise = self.name.clone();
         config.node.insecure = true;
+        // Else what a node does at once would depend on the machine's cores.
+        config.node.threads = 1;
         config.native.addr = format!("{}:{NATIVE_PORT}", self.name);
         config.peer.addr = format!("{}:{PEER_PORT}", self.name);
         config.http.addr = format!("{}:{HTTP_PORT}", self.name);
-        config.storage.wal_segment_bytes = WAL_SEGMENT_BYTES;
-        config.storage.checkpoint_interval_ms = CHECKPOINT_INTERVAL_MS;
+        config.node.replication = self.replication;
+        self.settings.apply(&mut config);
         config
     }
 }

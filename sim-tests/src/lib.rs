@@ -18,11 +18,19 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod coverage;
+pub mod fault;
 pub mod history;
 pub mod host;
+pub mod invariant;
+pub mod liveness;
 pub mod net;
+pub mod observe;
 pub mod plan;
 pub mod run;
 pub mod scenario;
+pub mod settings;
+pub mod sweep;
 pub mod trace;
+pub mod watchdog;
 pub mod workload;

@@ -1,64 +1,174 @@
 //! What a seed decides before the simulation starts.
 
-use crate::cluster::NODES;
+use crate::fault::{FAULTS, Fault, Lane, Strike};
+use crate::settings::{Settings, pick};
+use crate::workload::{Kind, WORKLOADS};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
+
+/// Nodes of a cluster at the most.
+pub const NODES_MAX: usize = 7;
 
 /// What a seed decides before the simulation starts.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// Nodes.
+    pub nodes: usize,
     /// Data partitions.
     pub partitions: u32,
+    /// Replicas of each.
+    pub replication: u32,
+    /// What all nodes are set to.
+    pub settings: Settings,
     /// Shortest time that a message takes.
     pub latency_min: Duration,
     /// Longest time that a message takes.
     pub latency_max: Duration,
-    /// The node that is cut off, by index.
-    pub isolated: usize,
-    /// How long it is.
-    pub isolated_for: Duration,
-    /// The node that loses its power, by index.
-    pub crashed: usize,
-    /// How long it stays without.
-    pub crashed_for: Duration,
+    /// How far each node's clock is ahead, or behind.
+    pub clocks_ms: Vec<i64>,
+    /// What clients do, by place in [`WORKLOADS`].
+    pub workloads: Vec<usize>,
+    /// Nodes that clients of each workload are connected to, from the first on.
+    pub clients: usize,
+    /// How long these clients wait for an answer.
+    pub patience: Duration,
+    /// What goes wrong, in order, each in its fault's lane.
+    pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
     pub limit: Duration,
 }
 
+/// A fault of a plan.
+#[derive(Clone)]
+pub struct Planned {
+    /// What.
+    pub fault: Fault,
+    /// Whom, and how long.
+    pub strike: Strike,
+    /// Quiet time of its lane before it.
+    pub after: Duration,
+}
+
 impl Plan {
-    /// The seed's plan.
-    pub fn draw(seed: u64) -> Self {
+    /// The seed's plan for a cluster of the default shape or, with none given, of any.
+    pub fn draw(seed: u64, nodes: Option<usize>) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
+        let latency_max = Duration::from_millis(random.random_range(2..=8));
+        let partitions = random.random_range(2..=5);
+        if let Some(nodes) = nodes {
+            return Self {
+                seed,
+                nodes,
+                partitions,
+                replication: 3,
+                settings: Settings::default(),
+                latency_min: Duration::from_millis(1),
+                latency_max,
+                clocks_ms: vec![0; nodes],
+                workloads: vec![0],
+                clients: nodes,
+                patience: Duration::from_secs(2),
+                faults: Vec::new(),
+                limit: Duration::from_secs(90),
+            };
+        }
+        // Three is what most people run, and the smallest that survives anything.
+        let nodes = pick(&mut random, &[1, 2, 3, 3, 3, 3, 4, 5, 5, 7]);
+        let workloads = loop {
+            let drawn: Vec<usize> = (0..WORKLOADS.len()).filter(|_| random.random_bool(0.6)).collect();
+            if !drawn.is_empty() {
+                break drawn;
+            }
+        };
         Self {
             seed,
-            partitions: random.random_range(2..=5),
+            nodes,
+            partitions,
+            replication: pick(&mut random, &[1, 3, 3, 3, 5]),
+            settings: Settings::draw(&mut random),
             latency_min: Duration::from_millis(1),
-            latency_max: Duration::from_millis(random.random_range(2..=8)),
-            isolated: random.random_range(0..NODES),
-            isolated_for: Duration::from_millis(random.random_range(2_000..5_000)),
-            crashed: random.random_range(0..NODES),
-            crashed_for: Duration::from_millis(random.random_range(200..3_000)),
-            limit: Duration::from_secs(90),
+            latency_max,
+            clocks_ms: (0..nodes).map(|_| random.random_range(-300..=300)).collect(),
+            workloads,
+            // Clients of one node alone never see what another one says.
+            clients: pick(&mut random, &[1, 2, 3, 3, 3]).min(nodes),
+            patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
+            faults: draw_faults(&mut random, nodes),
+            limit: Duration::from_secs(150),
         }
     }
+
+    /// Leaves out the faults in these places, as a shorter plan that may fail as well.
+    pub fn without_faults(&mut self, places: &BTreeSet<usize>) {
+        let mut place = 0;
+        self.faults.retain(|_| {
+            place += 1;
+            !places.contains(&(place - 1))
+        });
+    }
+
+    /// Leaves out the workloads of these names.
+    pub fn without_workloads(&mut self, names: &BTreeSet<String>) {
+        self.workloads.retain(|&place| !names.contains(WORKLOADS[place].name));
+    }
+
+    /// The plan's workloads.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static Kind> {
+        self.workloads.iter().map(|&place| &WORKLOADS[place])
+    }
+
+    /// The faults of one lane.
+    pub fn lane(&self, lane: Lane) -> Vec<Planned> {
+        self.faults.iter().filter(|planned| planned.fault.lane == lane).cloned().collect()
+    }
+}
+
+fn draw_faults(random: &mut StdRng, nodes: usize) -> Vec<Planned> {
+    let possible: Vec<Fault> = FAULTS.iter().copied().filter(|fault| fault.nodes_min <= nodes).collect();
+    (0..random.random_range(1..=5))
+        .map(|_| Planned {
+            fault: pick(random, &possible),
+            strike: Strike {
+                node: random.random_range(0..nodes),
+                lasts: Duration::from_millis(random.random_range(100..3_500)),
+                random: random.random(),
+            },
+            after: Duration::from_millis(random.random_range(100..1_500)),
+        })
+        .collect()
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "plan       {} nodes, {} partitions, {} replicas, latency {:?} to {:?}, clocks ahead {:?} ms",
+            self.nodes, self.partitions, self.replication, self.latency_min, self.latency_max, self.clocks_ms
+        )?;
+        writeln!(f, "settings   {}", self.settings)?;
+        let workloads: Vec<&str> = self.kinds().map(|kind| kind.name).collect();
         write!(
             f,
-            "{} partitions, latency {:?} to {:?}, n{} cut off for {:?}, n{} without power for {:?}",
-            self.partitions,
-            self.latency_min,
-            self.latency_max,
-            self.isolated + 1,
-            self.isolated_for,
-            self.crashed + 1,
-            self.crashed_for,
-        )
+            "workloads  {}, through {} nodes, by clients that wait for {:?}",
+            workloads.join(", "),
+            self.clients,
+            self.patience
+        )?;
+        for (place, planned) in self.faults.iter().enumerate() {
+            write!(f, "\nfault {place}    {planned:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, strike, after } = self;
+        write!(f, "{} at n{} for {:?}, after {after:?}", fault.name, strike.node + 1, strike.lasts)
     }
 }

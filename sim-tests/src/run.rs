@@ -1,13 +1,17 @@
 //! One run: a seed, a scenario, and what came of it.
 
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, client_host};
+use crate::coverage::Coverage;
 use crate::history::Counts;
+use crate::invariant::{self, Evidence};
+use crate::observe::Observer;
 use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
-use crate::workload::Workload;
+use crate::workload::Board;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What came of a run.
@@ -29,19 +33,34 @@ pub struct Outcome {
 ///
 /// # Panics
 /// When called a second time.
-pub fn run(scenario: Scenario, plan: &Plan, park_port: u16, trace: &Trace) -> Outcome {
+pub fn run(
+    scenario: Scenario,
+    plan: &Plan,
+    park_port: u16,
+    trace: &Trace,
+    observer: &Observer,
+    coverage: &Coverage,
+) -> Outcome {
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(plan.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
-    let workload = Workload::default();
+    let board = Board::default();
     let (mut sim, cluster, crew) = Cluster::new(plan, park_port);
-    for node in 0..NODES {
-        let seed = plan.seed.wrapping_add(1 + node as u64);
-        sim.client(format!("c{}", node + 1), workload.clone().client(cluster.clone(), node, seed));
+    let mut workloads = Vec::new();
+    for (place, kind) in plan.kinds().enumerate() {
+        let workload = (kind.make)(board.clone());
+        for node in 0..plan.clients {
+            let seed = plan.seed.wrapping_add((1 + node + place * 1_000) as u64);
+            let client = workload.clone().client(cluster.clone(), node, StdRng::seed_from_u64(seed));
+            sim.client(client_host(kind.name, node), client);
+        }
+        workloads.push(Rc::clone(&workload));
     }
-    sim.client("scenario", (scenario.script)(cluster, plan.clone(), workload.clone()));
+    sim.client("scenario", (scenario.script)(cluster, plan.clone(), board.clone()));
     let ended = crew.run(&mut sim, trace);
-    let history = workload.history.borrow();
+    let history = board.history.borrow();
     let mut violations = history.violations();
+    violations.extend(workloads.iter().flat_map(|workload| workload.violations(&history)));
+    violations.extend(invariant::violations(&Evidence { plan, history: &history, observer, coverage }));
     violations.extend(ended.err().map(|error| error.to_string()));
     let (hash, events) = trace.digest();
     Outcome { violations, counts: history.counts(), elapsed: sim.elapsed(), trace: hash, events }

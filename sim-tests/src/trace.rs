@@ -1,6 +1,7 @@
 //! What a simulation did, as one hash: every message delivered, every connection made and broken, and every
 //! line that nodes log, each with its simulated time.
 
+use crate::observe::Observer;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -30,11 +31,12 @@ struct State {
 
 impl Trace {
     /// Starts tracing this process: a simulation is the only thing that runs in it. With `file`, every event is
-    /// also written there. With `log`, a level, what nodes log is also shown on standard error.
+    /// also written there. With `log`, a level, what nodes log is also shown on standard error. The observer hears
+    /// what nodes log at debug and above.
     ///
     /// # Errors
     /// When the file cannot be created.
-    pub fn start(file: Option<&Path>, log: Option<Level>) -> io::Result<Self> {
+    pub fn start(file: Option<&Path>, log: Option<Level>, observer: Observer) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
         let trace =
             Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file })));
@@ -48,7 +50,12 @@ impl Trace {
             let filter = Targets::new().with_default(Level::ERROR).with_target("trandb", level);
             tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter)
         });
-        tracing_subscriber::registry().with(TraceLayer(trace.clone()).with_filter(traced)).with(shown).init();
+        let observed = Targets::new().with_target("trandb", Level::DEBUG);
+        tracing_subscriber::registry()
+            .with(TraceLayer(trace.clone()).with_filter(traced))
+            .with(observer.with_filter(observed))
+            .with(shown)
+            .init();
         Ok(trace)
     }
 

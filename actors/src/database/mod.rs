@@ -10,6 +10,7 @@ mod verify;
 mod view;
 
 use crate::context::NodeContext;
+use crate::gateway::LARGE_BYTES;
 #[cfg(debug_assertions)]
 use crate::partition::LocalPartition;
 use crate::partition::{Answer, Execute, PartitionMessage};
@@ -20,10 +21,11 @@ use ractor::rpc::CallResult;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use trandb_cluster::wire::{KeyOp, KeyResult, TraceContext};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::rpc::{Reply, RpcError};
 
 /// How long to wait before a misdirected operation is tried again when nothing new is heard meanwhile.
@@ -193,11 +195,21 @@ impl Database {
         context: &RequestContext,
     ) -> Result<(Vec<Result<KeyResult, Error>>, bool), Error> {
         let weight = group.ops.iter().map(KeyOp::weight).sum();
+        let _turn =
+            if group.writes && weight > LARGE_BYTES { Some(self.large_turn(context).await?) } else { None };
         let call = Call { partition: group.partition, writes: group.writes, weight };
         self.at_leader(&call, context, |reply| {
             PartitionMessage::Execute(Execute { ops: group.ops.clone(), trace: context.trace }, reply)
         })
         .await
+    }
+
+    /// Waits for this write's turn among those of large values.
+    async fn large_turn(&self, context: &RequestContext) -> Result<SemaphorePermit<'_>, Error> {
+        match tokio::time::timeout_at(context.deadline, self.context.large_writes.acquire()).await {
+            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+            Err(_) => Err(Error::overloaded("other large values were being written until the deadline")),
+        }
     }
 
     /// Sends a message to a partition's leader, wherever it is, again if it was surely not done.
@@ -251,7 +263,7 @@ impl Database {
             RpcError::Decode => {
                 Err(Error::internal(format!("{leader} and this node do not understand each other")))
             }
-            RpcError::Timeout | RpcError::Lost if !call.writes => {
+            RpcError::Timeout | RpcError::Lost if !call.writes || is_planted(Planted::RetryUnknown) => {
                 Ok(Error::unavailable(format!("{leader}, which leads {partition}, gave no answer")))
             }
             RpcError::Timeout | RpcError::Lost => Err(Error::unknown(format!(

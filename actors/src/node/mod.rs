@@ -20,7 +20,7 @@ mod storage;
 pub use error::{Fatal, StartError};
 pub use options::{Doors, NodeOptions, StorageDoor};
 
-use crate::context::NodeContext;
+use crate::context::{NodeContext, large_writes_at_once};
 use crate::control::{ControlCall, ControlMessage};
 use crate::database::Database;
 use crate::gateway::{GatewayOptions, HttpOptions, serve_http, serve_native};
@@ -131,6 +131,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         log_reader: storage.reader(),
         started,
         checkpoint_turn: Semaphore::new(1),
+        large_writes: Semaphore::new(large_writes_at_once(config.node.threads as usize)),
         gauges: Gauges,
         stopping: AtomicBool::new(false),
         system: watch::Sender::new(Arc::default()),
@@ -149,7 +150,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let (failed_sender, failed) = watch::channel(None);
     let root = root::start(RootArguments {
         context: context.clone(),
-        wal: wal_actor,
+        wal: wal_actor.clone(),
         system: system.clone(),
         founders: place.founders.as_ref().map(|nodes| nodes.keys().copied().collect()),
         recovered: storage.take_recovered(),
@@ -160,7 +161,8 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     receptionist.hand_over(context.clone());
 
     let mut chores = vec![
-        tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system)),
+        tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
+        tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
         tokio::spawn(members::report(
             context.clone(),
             NodeAddresses {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trandb_cluster::partition::{PartitionHeader, PartitionState, SnapshotCursor};
 use trandb_cluster::{PartitionId, wire};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, ChunkSource, CommittedEntry, GroupLog, LogApplied, LogId, Raft, RaftMessage, StoredMembership,
 };
@@ -124,6 +125,12 @@ impl ReplicaState {
         Ok(())
     }
 
+    /// The last log entry that the previous checkpoint holds: the log may go up to it.
+    pub(crate) fn purgeable(&self) -> Option<u64> {
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        durable[0].as_ref().map(|(log_id, _)| log_id.index)
+    }
+
     /// Waits until the actor runs.
     async fn wait_for_actor(&self) -> io::Result<ActorRef<PartitionMessage>> {
         let mut watch = self.actor.subscribe();
@@ -206,6 +213,9 @@ impl Applier for DataApplier {
         async move {
             let last = entries.last().map(|entry| entry.log_id.index + 1);
             let entries = Arc::new(entries);
+            if is_planted(Planted::ApplyTwice) && self.0.acknowledged() == 0 {
+                self.0.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
+            }
             let results = self.0.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
             if let Some(last) = last {
                 self.0.acknowledged.store(last, Ordering::Release);
@@ -298,10 +308,14 @@ impl ChunkSource for PartitionSource {
             };
             let index = self.index;
             let ask = |reply| PartitionMessage::Local(LocalPartition::SnapshotChunk { index, after, reply });
-            let Ok(CallResult::Success((versions, resume))) = actor.call(ask, Some(ACTOR_WAIT)).await else {
+            let Ok(CallResult::Success((mut versions, resume))) = actor.call(ask, Some(ACTOR_WAIT)).await
+            else {
                 return Err(io::Error::other("the partition's actor died while it sent a snapshot"));
             };
             let last = resume.is_none();
+            if last && is_planted(Planted::SnapshotWithoutLast) {
+                versions.pop();
+            }
             self.cursor.lock().expect("no holder of the lock panics").after = resume;
             Ok((wire::encode(&SnapshotChunk { header, versions }).into(), last))
         }

@@ -27,6 +27,8 @@ pub(super) struct Schedule {
     last: Instant,
     log_bytes: usize,
     running: bool,
+    /// The next one does not wait until it is due.
+    forced: bool,
     /// Tells runs apart: a received snapshot overtakes one that is under way.
     run: u64,
     /// Log index of the one that is being written.
@@ -37,7 +39,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, log_bytes: 0, running: false, run: 0, writing: 0, marks: (0, 0) }
+        Self { last: now, log_bytes: 0, running: false, forced: false, run: 0, writing: 0, marks: (0, 0) }
     }
 
     /// Whether `run` has not been overtaken.
@@ -52,18 +54,27 @@ impl Schedule {
 }
 
 impl Partition {
+    pub(super) fn force_checkpoint(&mut self) {
+        self.checkpoint.forced = true;
+        self.start_checkpoint_if_due();
+        // What nothing can be written for is not owed later, either.
+        self.checkpoint.forced &= self.checkpoint.running;
+    }
+
     pub(super) fn start_checkpoint_if_due(&mut self) {
         let storage = &self.context.config.storage;
         let applied = self.state.applied();
         let (last, before) = self.checkpoint.marks;
         // A clean partition is checkpointed once more, so that its log may go up to the last one.
         let moved = applied > last || last > before;
-        let due = self.checkpoint.last.elapsed() >= Duration::from_millis(storage.checkpoint_interval_ms)
+        let due = self.checkpoint.forced
+            || self.checkpoint.last.elapsed() >= Duration::from_millis(storage.checkpoint_interval_ms)
             || self.checkpoint.log_bytes as u64 >= storage.checkpoint_log_bytes;
         if self.checkpoint.running || !moved || !due || self.replica.checkpoints_stopped() {
             return;
         }
         self.checkpoint.running = true;
+        self.checkpoint.forced = false;
         tokio::spawn(run(self.context.clone(), self.id, self.me.clone(), self.replica.clone()));
     }
 

@@ -132,6 +132,8 @@ pub enum LocalPartition {
     },
     /// Time has passed: checkpoints, garbage collection, gauges.
     Tick,
+    /// Write a checkpoint now, if there is anything to write.
+    Checkpoint,
     /// Begin a checkpoint: its run and encoded meta, or none when there is nothing to write.
     BeginCheckpoint(ractor::RpcReplyPort<Option<(u64, bytes::Bytes)>>),
     /// The next versions to write; empty when all were handed out. Not answered to a run that was overtaken.

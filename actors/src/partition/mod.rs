@@ -34,7 +34,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::command::Command;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::wire::{self, KeyOp};
+use trandb_cluster::shared::decode_sharing;
+use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::raft::{
     CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid,
@@ -216,6 +217,7 @@ impl Partition {
                 self.install(last, membership, state, reply);
             }
             LocalPartition::Tick => self.tick(),
+            LocalPartition::Checkpoint => self.force_checkpoint(),
             LocalPartition::BeginCheckpoint(reply) => {
                 let _ = reply.send(self.begin_checkpoint());
             }
@@ -296,16 +298,8 @@ impl Partition {
         })
     }
 
-    /// Whether this replica leads but has heard from no quorum for so long that the others may have another
-    /// leader. Raft does not step down by itself, and a write proposed now would end as unknown at best; refused
-    /// before it is proposed, it is surely not done.
     fn is_cut_off(&self) -> bool {
-        self.raft.as_ref().is_some_and(|raft| {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics.state == trandb_runtime::raft::ServerState::Leader
-                && !lease_valid(&metrics, self.lease * CUT_OFF_LEASES)
-        })
+        self.raft.as_ref().is_some_and(|raft| is_cut_off(raft, self.lease))
     }
 
     fn cut_off(&self) -> Error {
@@ -399,7 +393,7 @@ impl Partition {
             }
             EntryBody::Command(bytes) => {
                 self.checkpoint.logged(bytes.len());
-                let command: Command = wire::decode(&bytes)
+                let command: Command = decode_sharing(&bytes)
                     .map_err(|error| format!("{}: log entry {index} cannot be decoded: {error}", self.id))?;
                 LogApplied::Data(self.state.apply(index, command))
             }
@@ -435,4 +429,14 @@ impl Partition {
         }
         self.start_checkpoint_if_due();
     }
+}
+
+/// Whether this replica leads but has heard from no quorum for so long that the others may have another
+/// leader. Raft does not step down by itself, and a write proposed now would end as unknown at best; refused
+/// before it is proposed, it is surely not done.
+fn is_cut_off(raft: &Raft, lease: Duration) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.state == trandb_runtime::raft::ServerState::Leader
+        && !lease_valid(&metrics, lease * CUT_OFF_LEASES)
 }

@@ -3,6 +3,7 @@
 //! While a batch waits for its timestamps or its proposals are in flight, the next one gathers; so batches
 //! grow with load and nothing waits when idle.
 
+use super::is_cut_off;
 use super::message::{Answer, LocalPartition, PartitionMessage};
 use crate::context::NodeContext;
 use bytes::Bytes;
@@ -26,6 +27,9 @@ const PROPOSALS_IN_FLIGHT_MAX: usize = 4;
 
 /// Bytes of writes that wait for their proposal in one partition; beyond it writers are told `overloaded`.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// What names and lengths add to a write, or to a batch, when it is encoded.
+const ENCODED_OVERHEAD_BYTES: usize = 64;
 
 /// The reply type of an execute call.
 pub(super) type ExecuteReply = Reply<Answer<Vec<Result<KeyResult, Error>>>>;
@@ -217,11 +221,27 @@ async fn propose_batch(
     batch: Batch,
 ) -> Option<Batch> {
     let writes: Vec<_> = batch.callers.iter().flat_map(|caller| caller.writes.iter().cloned()).collect();
+    let bytes = writes.iter().map(|write| write.weight() + ENCODED_OVERHEAD_BYTES).sum::<usize>();
     let command = Command::Write(WriteBatch { timestamp, gc_floor, writes });
-    let proposal = Proposal(Bytes::from(wire::encode(&command)));
+    let proposal = Proposal(Bytes::from(wire::encode_sized(&command, bytes + ENCODED_OVERHEAD_BYTES)));
     drop(command);
     let began = Instant::now();
-    let proposed = raft.client_write(proposal).instrument(batch.proposal_span()).await;
+    // A leader that is cut off never hears of its proposal's end; its caller is told that much.
+    let proposed = {
+        let proposing = raft.client_write(proposal).instrument(batch.proposal_span());
+        tokio::pin!(proposing);
+        loop {
+            match tokio::time::timeout(context.lease() / 2, &mut proposing).await {
+                Ok(proposed) => break proposed,
+                Err(_) if is_cut_off(raft, context.lease()) => {
+                    let error = format!("{partition} lost touch with its other replicas during the write");
+                    batch.refuse(&Answer::Failed(Error::unknown(error)));
+                    return None;
+                }
+                Err(_) => {}
+            }
+        }
+    };
     if proposed.is_ok() {
         context.gauges.proposed(batch.writes(), began.elapsed());
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::partition::{PartitionRestore, PartitionState};
 use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, SnapshotData, SnapshotPart, StateMachine,
     raft_config, voters,
@@ -22,13 +23,15 @@ use trandb_runtime::rpc::Reply;
 /// How often the group looks at itself when nothing happens; a change of leader or term is told at once.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often a replica whose leader was lost tries to stand for election while the lost leader's lease may last:
-/// what this adds to a failover at the most. Attempts within the lease have no effect.
-/// Each begins the voting anew, so they must not follow each other faster than a vote takes.
+/// How long after the lease that it granted has run out a replica whose leader was lost first stands for election:
+/// Raft counts the lease from a moment after this actor heard of the leader.
+const ELECT_AFTER: Duration = Duration::from_millis(10);
+
+/// How often it tries again at first: another voter may have heard the leader once more, at most a heartbeat later.
+/// Each attempt begins the voting anew, so they must not follow each other faster than a vote takes.
 const ELECT: Duration = Duration::from_millis(50);
 
-/// How long an attempt after the lease is given before the next one, which would begin the voting anew; doubled each
-/// time, since whatever made it slow may last.
+/// How long later attempts are given before the next one; doubled each time, since whatever made them slow may last.
 const ELECT_AGAIN: Duration = Duration::from_millis(150);
 
 /// See [`ELECT_AGAIN`].
@@ -98,6 +101,8 @@ pub struct Group {
     /// The last term in which this node voted for itself.
     stood_in: u64,
     reconfiguring: Arc<tokio::sync::Semaphore>,
+    /// When the group's leader was last heard.
+    heard: Instant,
     /// Until then this replica may have granted a lease that it has forgotten.
     votes_from: Instant,
     last_gauges: Instant,
@@ -109,7 +114,7 @@ pub struct Group {
 /// A leader that was lost.
 struct Lost {
     leader: NodeId,
-    /// When its lease has surely ended.
+    /// When the lease that this replica granted it has ended.
     free: Instant,
     /// When this replica next stands for election.
     at: Instant,
@@ -140,7 +145,13 @@ impl Actor for GroupActor {
     ) -> Result<Group, ActorProcessingErr> {
         let GroupArguments { context, id, log, machine, founders } = arguments;
         let timing = &context.config.raft;
-        let config = raft_config(id, timing.heartbeat_ms, timing.election_min_ms, timing.election_max_ms);
+        let config = raft_config(
+            id,
+            timing.heartbeat_ms,
+            timing.election_min_ms,
+            timing.election_max_ms,
+            timing.kept_entries,
+        );
         let pristine = log.is_pristine();
         let network = PeerNetwork::new(context.hub.clone(), id);
         let state = StateMachine::new(machine.applier());
@@ -165,6 +176,7 @@ impl Actor for GroupActor {
             seen: Lead::default(),
             stood_in,
             reconfiguring: Arc::new(tokio::sync::Semaphore::new(1)),
+            heard: Instant::now(),
             votes_from,
             last_gauges: Instant::now(),
             last_seen: Instant::now(),
@@ -228,6 +240,7 @@ impl Actor for GroupActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RaftMessage::Append(call, reply) => {
+                group.heard = Instant::now();
                 let raft = group.raft.clone();
                 tokio::spawn(async move {
                     reply.send(raft.append_entries(call.0).await.map_err(|error| error.to_string()));
@@ -252,7 +265,7 @@ impl Actor for GroupActor {
 
 impl Group {
     fn may_elect(&self) -> bool {
-        Instant::now() >= self.votes_from || self.is_alone()
+        Instant::now() >= self.votes_from || self.is_alone() || is_planted(Planted::VoteAfterRestart)
     }
 
     fn tick_after(&self, wait: Duration) {
@@ -310,13 +323,11 @@ impl Group {
             candidates.rotate_left(turn);
         }
         if let Some(rank) = candidates.iter().position(|&candidate| candidate == self.context.node) {
-            // The first in line tries from now on, and is refused without effect while the lease lasts. The others
-            // come in only if it did not succeed: after the lease, whose end cannot be later than this.
-            let wait = if rank == 0 { Duration::ZERO } else { self.context.lease() + STAGGER * rank as u32 };
-            let now = Instant::now();
-            let free = now + self.context.lease();
-            self.lost = Some(Lost { leader: node, free, at: now + wait, again: ELECT_AGAIN });
-            self.tick_after(wait);
+            // The others come in only if the first in line did not succeed.
+            let free = self.heard + self.context.lease();
+            let at = free.max(Instant::now()) + ELECT_AFTER + STAGGER * rank as u32;
+            self.lost = Some(Lost { leader: node, free, at, again: ELECT_AGAIN });
+            self.tick_after(at - Instant::now());
         }
     }
 
@@ -394,13 +405,8 @@ impl Group {
         if now < lost.at {
             return Ok(());
         }
-        // The leader was heard a heartbeat before it was lost at the latest, or much earlier if it was frozen: so the
-        // lease ends now or not before this.
-        let earliest = lost.free
-            - Duration::from_millis(self.context.config.raft.heartbeat_ms).min(self.context.lease());
-        let wait = if now < earliest {
-            earliest - now
-        } else if now < lost.free {
+        let heartbeat = Duration::from_millis(self.context.config.raft.heartbeat_ms);
+        let wait = if now < lost.free + heartbeat {
             ELECT
         } else {
             let wait = lost.again;

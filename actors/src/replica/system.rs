@@ -68,6 +68,12 @@ impl SystemMachine {
         applied - durable[1].as_ref().map_or(0, |(id, _)| id.index)
     }
 
+    /// The last log entry that the previous checkpoint holds: the log may go up to it.
+    pub(crate) fn purgeable(&self) -> Option<u64> {
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        durable[0].as_ref().map(|(log_id, _)| log_id.index)
+    }
+
     /// Writes the state. Answers whether Raft may be told.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+use harness::PATIENT as TIMING;
+
 mod hostile;
 mod panics;
 mod refusals;

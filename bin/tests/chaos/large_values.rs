@@ -34,20 +34,22 @@ const SMALL_P99: Duration = Duration::from_millis(10);
 #[test]
 #[ignore = "takes a minute: just chaos"]
 fn large_values() {
+    // What the clients of large values do to a runtime is not what is measured: the small ones have their own.
     let runtime = Runtime::new().expect("a runtime");
+    let small_runtime = Runtime::new().expect("a runtime");
     let cluster = Cluster::start(3, &[]);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.ports.native.clone()).collect();
     let client = cluster.client();
     for number in 0..SMALL_KEYS {
         client.put(format!("chaos/small/{number}"), "small").expect("is written");
     }
-    let quiet = small_gets(&runtime, &addrs, Duration::from_secs(settings::seconds()) / 4);
+    let quiet = small_gets(&small_runtime, &addrs, Duration::from_secs(settings::seconds()) / 4);
 
     let memory = Memory::watch(&cluster.nodes);
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> =
         (0..LARGE).map(|writer| runtime.spawn(write_large(addrs.clone(), writer, stop.clone()))).collect();
-    let busy = small_gets(&runtime, &addrs, Duration::from_secs(settings::seconds()));
+    let busy = small_gets(&small_runtime, &addrs, Duration::from_secs(settings::seconds()));
     stop.store(true, Ordering::Relaxed);
     let mut written = Vec::new();
     let mut failures = Vec::new();

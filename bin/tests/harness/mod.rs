@@ -2,6 +2,8 @@
 //!
 //! Everything is cleaned up on drop. Waiting is always for something, with a deadline that a busy machine can
 //! keep; when it is missed, the panic shows the end of the node's log.
+//!
+//! Each test binary says in its `TIMING` what nodes are told about leases and heartbeats.
 
 // Each test binary uses a part of it.
 #![allow(dead_code)]
@@ -32,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Nodes that share two busy cores with each other and with a compiler are often late by more than the default
 /// of 300 ms, and what elections do to everything is not what most of the tests are about.
-const PATIENT: [(&str, &str); 3] = [
+pub(crate) const PATIENT: [(&str, &str); 3] = [
     ("TRANDB_RAFT__ELECTION_MIN_MS", "1000"),
     ("TRANDB_RAFT__ELECTION_MAX_MS", "1500"),
     ("TRANDB_PEER__HEARTBEATS_MISSED", "10"),
@@ -215,7 +217,7 @@ impl Node {
             .args(["--log-format", "human"])
             .args(self.ports.arguments())
             .args(&self.arguments)
-            .envs(PATIENT)
+            .envs(crate::TIMING)
             .stdout(append("out"))
             .stderr(append("log"))
             .spawn()

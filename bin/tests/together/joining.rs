@@ -19,7 +19,6 @@ fn check(client: &Client) {
 }
 
 #[test]
-#[ignore = "a joining node was once not ready within a minute; to be found out, run it with --ignored"]
 fn a_cluster_of_one_grows_to_three_and_outlives_the_first() {
     let mut cluster = Cluster::start(1, &["--partitions", "4"]);
     fill(&cluster.nodes[0].client());

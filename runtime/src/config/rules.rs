@@ -214,6 +214,7 @@ impl Config {
             ("raft.heartbeat_ms", raft.heartbeat_ms, HEARTBEAT_MS_MIN, TIME_MS_MAX),
             ("raft.election_min_ms", raft.election_min_ms, HEARTBEAT_MS_MIN, TIME_MS_MAX),
             ("raft.election_max_ms", raft.election_max_ms, HEARTBEAT_MS_MIN, TIME_MS_MAX),
+            ("raft.kept_entries", raft.kept_entries, 0, COUNT_MAX),
             ("storage.checkpoint_interval_ms", storage.checkpoint_interval_ms, 100, TIME_MS_MAX),
             ("storage.checkpoint_log_bytes", storage.checkpoint_log_bytes, SEGMENT_BYTES_MIN, BYTES_MAX),
             ("storage.wal_segment_bytes", storage.wal_segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),

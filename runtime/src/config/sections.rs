@@ -161,11 +161,13 @@ pub struct RaftConfig {
     pub election_min_ms: u64,
     /// The same at the most; each follower draws between the two.
     pub election_max_ms: u64,
+    /// Log entries kept beyond a checkpoint for replicas that lag; one that needs older ones gets a snapshot.
+    pub kept_entries: u64,
 }
 
 impl Default for RaftConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: 250, election_min_ms: 500, election_max_ms: 600 }
+        Self { heartbeat_ms: 250, election_min_ms: 500, election_max_ms: 600, kept_entries: 4096 }
     }
 }
 

@@ -114,6 +114,7 @@ impl Lane {
     /// Sends one message. `Ok` says that its last chunk is queued; an error, that it cannot arrive whole.
     pub(super) async fn send(&self, head: Head, body: Bytes) -> Result<(), RpcError> {
         let transfer = self.next_transfer.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("trandb_peer_bulk_messages_total").increment(1);
         let credit = Arc::new(Semaphore::new(0));
         lock(&self.outgoing).insert(transfer, credit.clone());
         let mut sending = Sending { lane: self, transfer, done: false };

@@ -9,6 +9,7 @@
 
 use super::codec::{decode_entry, encode_entry};
 use super::types::{LogId, TypeConfig, Vote};
+use crate::planted::{Planted, is_planted};
 use crate::wal::{Done, Location, Record, RecordKind, RecoveredGroup, WalReader};
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -24,6 +25,10 @@ use trandb_cluster::{PartitionId, wire};
 
 /// Bytes of entries that a group keeps decoded. Followers that lag further read from disk.
 const CACHE_BYTES_MAX: usize = 4 << 20;
+
+/// Entries that stay decoded however large they are: they are about to be sent to followers and applied, and 4 MiB read
+/// back from disk for each would cost more than all else that is done with them. As many as a leader has in flight.
+const CACHE_ENTRIES_MIN: usize = 4;
 
 /// Bytes of entries after which one replication message ends, though it always holds one entry: Raft counts
 /// only entries, and 4 MiB values would make messages of gigabytes.
@@ -214,7 +219,7 @@ impl State {
 
     /// Drops decoded entries, oldest first, until the cache fits.
     fn evict(&mut self) {
-        while self.cached_bytes > CACHE_BYTES_MAX && self.evicted < self.slots.len() {
+        while self.cached_bytes > CACHE_BYTES_MAX && self.evicted + CACHE_ENTRIES_MIN < self.slots.len() {
             let slot = &mut self.slots[self.evicted];
             if slot.location.is_none() {
                 break;
@@ -312,6 +317,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.state().vote = Some(*vote);
+        if is_planted(Planted::ForgetVote) {
+            return Ok(());
+        }
         let term = vote.leader_id.term;
         self.write(vec![self.record(RecordKind::HardState, term, 0, to_store(vote))]).await
     }

@@ -39,7 +39,7 @@ pub type Membership = openraft::Membership<u64, ()>;
 /// group.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Proposal(pub Bytes);
+pub struct Proposal(#[serde(with = "trandb_cluster::shared")] pub Bytes);
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,6 +84,9 @@ pub enum EntryBody {
     Membership(Membership),
 }
 
+/// Entries are purged in batches of this many, or of as many as are kept if those are fewer.
+const PURGE_BATCH: u64 = 256;
+
 /// Raft's settings for one group.
 ///
 /// Heartbeats, elections and leases come from the node's configuration. The rest is fixed: snapshots are
@@ -97,6 +100,7 @@ pub fn raft_config(
     heartbeat_ms: u64,
     election_min_ms: u64,
     election_max_ms: u64,
+    kept_entries: u64,
 ) -> Arc<openraft::Config> {
     let config = openraft::Config {
         cluster_name: group.to_string(),
@@ -109,8 +113,8 @@ pub fn raft_config(
         install_snapshot_timeout: 120_000,
         replication_lag_threshold: u64::MAX / 2,
         snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 4096,
-        purge_batch_size: 256,
+        max_in_snapshot_log_to_keep: kept_entries,
+        purge_batch_size: PURGE_BATCH.min(kept_entries.max(1)),
         api_channel_size: Some(4096),
         notification_channel_size: Some(8192),
         enable_pre_vote: Some(true),
@@ -134,8 +138,16 @@ pub fn lease_valid(metrics: &RaftMetrics, lease: Duration) -> bool {
     if metrics.state != ServerState::Leader {
         return false;
     }
-    let mut voters = metrics.membership_config.voter_ids();
-    if voters.next() == Some(metrics.id) && voters.next().is_none() {
+    let (mut voters, mut votes) = (0, false);
+    for id in metrics.membership_config.voter_ids() {
+        voters += 1;
+        votes |= id == metrics.id;
+    }
+    // A leader that votes no more is on its way out, and its followers need not wait for its lease.
+    if !votes {
+        return false;
+    }
+    if voters == 1 {
         return true;
     }
     let usable = lease * (100 - LEASE_MARGIN_PERCENT) / 100;

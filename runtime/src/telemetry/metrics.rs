@@ -114,6 +114,7 @@ pub const METRICS: &[Metric] = &[
         &["partition"],
         "Snapshots received and installed.",
     ),
+    row("trandb_read_index_rounds_total", Counter, &[], "Rounds that asked a majority before reads."),
     // Log.
     row("trandb_wal_sync_seconds", SECONDS, &[], "Time of one write and fdatasync of the log."),
     row("trandb_wal_batch_records", COUNT, &[], "Records that shared one fdatasync."),
@@ -132,6 +133,7 @@ pub const METRICS: &[Metric] = &[
     row("trandb_peer_rpc_seconds", SECONDS, &["peer"], "Time of a call to the peer."),
     row("trandb_peer_rpc_errors_total", Counter, &["peer", "kind"], "Calls to the peer that failed."),
     row("trandb_peer_handshakes_failed_total", Counter, &["reason"], "Handshakes refused."),
+    row("trandb_peer_bulk_messages_total", Counter, &[], "Messages large enough for the bulk lane."),
     row("trandb_peer_redials_total", Counter, &["peer"], "Times the link was dialled again."),
     // Queues and budgets.
     row("trandb_queue_bytes", Gauge, &["partition"], "Bytes of requests waiting at a partition."),

@@ -17,8 +17,11 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(super) const BATCH_HEADER_BYTES: usize = 24;
 pub(super) const RECORD_HEADER_BYTES: usize = 32;
 
-/// The format written, and the newest read.
-pub(super) const FORMAT: u32 = 1;
+/// The format written, and the newest read. 1 had no [`RecordKind::Live`].
+pub(super) const FORMAT: u32 = 2;
+
+/// The oldest format read.
+const FORMAT_MIN: u32 = 1;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"trandbwl";
 const BATCH_MAGIC: [u8; 4] = *b"tbat";
@@ -39,11 +42,25 @@ pub enum RecordKind {
     PurgedTo = 5,
     /// All of the group is forgotten.
     Dropped = 6,
+    /// Entries up to and with `index` were live when the segment was begun, in segments before it; the payload is
+    /// the first of them. Written by the log itself, so that a segment lost at the old end is missed.
+    Live = 7,
+}
+
+/// The payload of [`RecordKind::Live`].
+pub(super) fn live_range(first: u64) -> Bytes {
+    Bytes::copy_from_slice(&first.to_le_bytes())
+}
+
+/// The first index of a [`RecordKind::Live`]; none when the payload is no such thing.
+pub(super) fn live_first(payload: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(payload.try_into().ok()?))
 }
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Entry, Self::HardState, Self::Committed, Self::TruncateAfter, Self::PurgedTo, Self::Dropped]
+        use RecordKind::*;
+        [Entry, HardState, Committed, TruncateAfter, PurgedTo, Dropped, Live]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -137,7 +154,7 @@ impl SegmentHeader {
             return Err(SegmentHeaderError::Damaged);
         }
         match u32_at(bytes, 8) {
-            FORMAT => Ok(Self {
+            FORMAT_MIN..=FORMAT => Ok(Self {
                 sequence: u64_at(bytes, 16),
                 first_batch: u64_at(bytes, 24),
                 salt: u64_at(bytes, 32),

@@ -1,9 +1,18 @@
 //! What of the log is still needed: per group its small state and in which segments its entries lie.
 
-use super::format::{Record, RecordKind};
+use super::format::{Record, RecordKind, live_range};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use trandb_cluster::PartitionId;
+
+/// A group that keeps old segments alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinned {
+    /// Which one.
+    pub group: PartitionId,
+    /// Its last entry in a segment that is too old: once all up to it are purged, the group pins nothing.
+    pub upto: u64,
+}
 
 /// All groups that the log knows.
 #[derive(Debug, Default)]
@@ -49,7 +58,8 @@ impl Index {
             RecordKind::Committed => group.committed = Some(Bytes::copy_from_slice(payload)),
             RecordKind::TruncateAfter => group.truncate_after(index),
             RecordKind::PurgedTo => group.purge(index, payload),
-            RecordKind::Dropped => {}
+            // Says what the segments before this one hold, which is known from them or missed by recovery.
+            RecordKind::Live | RecordKind::Dropped => {}
         }
     }
 
@@ -58,10 +68,13 @@ impl Index {
         self.groups.values().filter_map(Group::oldest).min()
     }
 
-    /// Groups with a live entry in a segment older than `segment`.
-    pub(super) fn older_than(&self, segment: u64) -> Vec<PartitionId> {
-        let old = |group: &Group| group.oldest().is_some_and(|oldest| oldest < segment);
-        self.groups.iter().filter(|(_, group)| old(group)).map(|(id, _)| *id).collect()
+    /// Groups with a live entry in a segment older than `segment`, and the last such entry of each.
+    pub(super) fn older_than(&self, segment: u64) -> Vec<Pinned> {
+        let pinned = |(&group, state): (&PartitionId, &Group)| {
+            let run = state.runs.iter().take_while(|run| run.segment < segment).last()?;
+            Some(Pinned { group, upto: run.last })
+        };
+        self.groups.iter().filter_map(pinned).collect()
     }
 
     /// What a new segment must open with to be complete without those before it.
@@ -80,6 +93,9 @@ impl Index {
             if let Some(payload) = &state.committed {
                 push(RecordKind::Committed, 0, payload);
             }
+            for (first, last) in state.live() {
+                push(RecordKind::Live, last, &live_range(first));
+            }
         }
         records
     }
@@ -88,6 +104,18 @@ impl Index {
 impl Group {
     fn oldest(&self) -> Option<u64> {
         self.runs.front().map(|run| run.segment)
+    }
+
+    /// The live entries as unbroken ranges, whatever segments they lie in.
+    fn live(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for run in &self.runs {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == run.first => *last = run.last,
+                _ => ranges.push((run.first, run.last)),
+            }
+        }
+        ranges
     }
 
     fn append(&mut self, segment: u64, index: u64) {

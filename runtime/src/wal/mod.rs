@@ -18,8 +18,9 @@
 //! segment's header says with which number it begins: a batch missing between two segments is noticed.
 //!
 //! A new segment opens with the hard state, commit point, and purge mark of every group (the *carry*), so any
-//! run of the newest segments is complete by itself. Segments go from the oldest on, when no group has a
-//! live entry in them; one or two are kept to be recycled.
+//! run of the newest segments is complete by itself. The carry also says which entries live in the segments before
+//! it: those that recovery finds neither there nor purged since were in a segment that is lost. Segments go from the
+//! oldest on, when no group has a live entry in them; one or two are kept to be recycled.
 //!
 //! # A torn tail, or rot?
 //!
@@ -46,6 +47,8 @@ mod index;
 mod log;
 mod reader;
 mod recovery;
+#[cfg(test)]
+mod rot_tests;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -55,6 +58,7 @@ mod writer;
 
 pub use error::WalError;
 pub use format::{Location, RECORD_BYTES_MAX, Record, RecordKind};
+pub use index::Pinned;
 pub use log::{Wal, WalOptions, WalStats};
 pub use reader::WalReader;
 pub use recovery::{Recovered, RecoveredGroup};

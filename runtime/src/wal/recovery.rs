@@ -3,7 +3,7 @@
 use super::error::WalError;
 use super::format::{
     BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, FORMAT, Location, RecordKind, RecordView,
-    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentHeaderError,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentHeaderError, live_first,
 };
 use super::index::Index;
 use super::reader::OpenSegments;
@@ -33,6 +33,8 @@ pub struct RecoveredGroup {
     pub purged: Option<(u64, Bytes)>,
     /// Term and place of every entry neither purged nor truncated, by index.
     pub entries: BTreeMap<u64, (u64, Location)>,
+    /// Entries that a segment says are live before it and that were not seen: purged later, or lost.
+    missing: Missing,
 }
 
 /// Where to go on writing.
@@ -51,6 +53,7 @@ pub(super) fn replay(
 ) -> Result<(Option<Tail>, Recovered), WalError> {
     let mut recovered = Recovered::default();
     let mut tail: Option<Tail> = None;
+    let mut oldest = None;
     for (position, (sequence, path)) in found.iter().enumerate() {
         let (current, bytes) = load(segments, *sequence, path)?;
         let is_last = position + 1 == found.len();
@@ -83,14 +86,30 @@ pub(super) fn replay(
                 recovered.torn_tail = Some((*sequence, at.offset as u64));
             }
         }
+        oldest.get_or_insert_with(|| path.clone());
         open.add(current.clone());
         tail = Some(Tail { current, offset: at.offset as u64, next_batch: at.batch });
+    }
+    if let Some(path) = oldest {
+        recovered.whole(&path)?;
     }
     recovered.groups.retain(|_, group| *group != RecoveredGroup::default());
     Ok((tail, recovered))
 }
 
 impl Recovered {
+    /// Checks that no group misses an entry: the segments before `oldest` hold none that is still needed.
+    fn whole(&self, oldest: &Path) -> Result<(), WalError> {
+        for (&group, state) in &self.groups {
+            if let Some((first, last)) = state.missing.first() {
+                let what =
+                    format!("entries {first} to {last} are missing: a segment before this one is lost");
+                return Err(corrupt(oldest, 0, Some(group), what));
+            }
+        }
+        Ok(())
+    }
+
     fn note(&mut self, record: &RecordView<'_>, location: Location) {
         if record.kind == RecordKind::Dropped {
             self.groups.remove(&record.group);
@@ -102,6 +121,7 @@ impl Recovered {
             RecordKind::Entry => {
                 if group.purged.as_ref().is_none_or(|(purged, _)| index > *purged) {
                     group.entries.split_off(&index);
+                    group.missing.truncate_from(index);
                     group.entries.insert(index, (record.term, location));
                 }
             }
@@ -109,15 +129,63 @@ impl Recovered {
             RecordKind::Committed => group.committed = Some(Bytes::copy_from_slice(record.payload)),
             RecordKind::TruncateAfter => {
                 group.entries.split_off(&(index.saturating_add(1)));
+                group.missing.truncate_from(index.saturating_add(1));
             }
             RecordKind::PurgedTo => {
                 if group.purged.as_ref().is_none_or(|(purged, _)| index >= *purged) {
                     group.purged = Some((index, Bytes::copy_from_slice(record.payload)));
                     group.entries = group.entries.split_off(&(index.saturating_add(1)));
+                    group.missing.purge(index);
+                }
+            }
+            RecordKind::Live => {
+                // Only the oldest segment's can name what was not seen; those after it say the same again.
+                if let Some(first) = live_first(record.payload) {
+                    group.missing.expect(first, index, &group.entries);
                 }
             }
             RecordKind::Dropped => {}
         }
+    }
+}
+
+/// Ranges of entries, first and last, ascending.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Missing(Vec<(u64, u64)>);
+
+impl Missing {
+    /// What of `first` to `last` is not among `entries`; what was noted of it before is replaced.
+    fn expect(&mut self, first: u64, last: u64, entries: &BTreeMap<u64, (u64, Location)>) {
+        self.0.retain(|&(from, to)| to < first || from > last);
+        let mut next = first;
+        for &index in entries.range(first..=last.max(first)).map(|(index, _)| index) {
+            if index > next {
+                self.0.push((next, index - 1));
+            }
+            next = index + 1;
+        }
+        if next <= last {
+            self.0.push((next, last));
+        }
+        self.0.sort_unstable();
+    }
+
+    fn truncate_from(&mut self, index: u64) {
+        self.0.retain(|&(first, _)| first < index);
+        if let Some((_, last)) = self.0.last_mut() {
+            *last = (*last).min(index - 1);
+        }
+    }
+
+    fn purge(&mut self, index: u64) {
+        self.0.retain(|&(_, last)| last > index);
+        if let Some((first, _)) = self.0.first_mut() {
+            *first = (*first).max(index + 1);
+        }
+    }
+
+    fn first(&self) -> Option<(u64, u64)> {
+        self.0.first().copied()
     }
 }
 

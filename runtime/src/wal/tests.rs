@@ -88,7 +88,7 @@ fn segments_go_when_nobody_needs_them_and_are_recycled() {
         wal.write(&[entry(1, index), record(1, RecordKind::PurgedTo, index - 1, b"")]).unwrap();
     }
     assert!(wal.stats().segments > 5, "the entry of group 2 holds them all");
-    assert_eq!(wal.pinned_by(3), [PartitionId(2)]);
+    assert_eq!(wal.pinned_by(3), [Pinned { group: PartitionId(2), upto: 1 }]);
     assert!(wal.pinned_by(1000).is_empty());
 
     wal.write(&[record(2, RecordKind::PurgedTo, 1, b"p2")]).unwrap();
@@ -197,6 +197,40 @@ fn rot_at_the_end_of_an_older_segment_is_refused() {
 }
 
 #[test]
+fn a_lost_oldest_segment_is_missed_unless_nobody_needs_it() {
+    for lost in 1..=3 {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk).unwrap();
+        for index in 1..200 {
+            wal.write(&[entry(1, index), entry(2, index)]).unwrap();
+        }
+        wal.write(&[record(2, RecordKind::PurgedTo, 199, b"p199")]).unwrap();
+        assert!(wal.stats().segments > 4);
+        drop(wal);
+        (1..=lost).for_each(|sequence| disk.remove(&segment(sequence)).unwrap());
+        let error = open(&disk).err().expect("entries of group 1 are lost");
+        assert!(
+            matches!(&error, WalError::Corrupt { file, group: Some(PartitionId(1)), .. }
+                if *file == segment(lost + 1)),
+            "{error}"
+        );
+        assert!(error.to_string().contains("entries 1 to "), "{error}");
+        assert_eq!(error.exit_code(), 65);
+    }
+
+    // Purged meanwhile, the same entries are not missed.
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk).unwrap();
+    for index in 1..200 {
+        wal.write(&[entry(1, index)]).unwrap();
+    }
+    wal.write(&[record(1, RecordKind::PurgedTo, 198, b"p198")]).unwrap();
+    drop(wal);
+    assert!(!disk.exists(&segment(2)).unwrap());
+    assert_eq!(indices(&open(&disk).unwrap().1, 1), [199]);
+}
+
+#[test]
 fn a_damaged_last_batch_is_cut_and_reported() {
     for into in [30, 700] {
         let disk = SimDisk::new();
@@ -238,12 +272,12 @@ fn a_newer_format_is_refused() {
     let file = disk.open(&segment(1)).unwrap();
     let mut header = [0; 64];
     file.read_at(&mut header, 0).unwrap();
-    header[8] = 2;
+    header[8] = 3;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
     header[12..16].copy_from_slice(&crc.to_le_bytes());
     file.write_at(&header, 0).unwrap();
     let error = open(&disk).err().unwrap();
-    assert!(matches!(error, WalError::Format { found: 2, .. }));
+    assert!(matches!(error, WalError::Format { found: 3, .. }));
     assert_eq!(error.exit_code(), 78);
 }
 

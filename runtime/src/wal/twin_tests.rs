@@ -61,7 +61,7 @@ fn note(twins: &mut Twins, record: &Record) {
                 twin.purged = Some((index, payload));
             }
         }
-        RecordKind::Dropped => {}
+        RecordKind::Live | RecordKind::Dropped => {}
     }
     twins.retain(|_, twin| *twin != Twin::default());
 }

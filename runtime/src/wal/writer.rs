@@ -2,13 +2,13 @@
 
 use super::error::WalError;
 use super::format::{Location, Record};
+use super::index::Pinned;
 use super::log::{Wal, WalStats};
 use super::reader::WalReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use tokio::sync::{oneshot, watch};
-use trandb_cluster::PartitionId;
 
 /// Called once with the outcome of a submission, on the writer's thread or inline: everyone behind it waits, so it
 /// only passes the word on. It must not close the writer.
@@ -183,7 +183,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`WalError::Closed`] when the writer has stopped.
-    pub async fn pinned_by(&self, segments_behind: usize) -> Result<Vec<PartitionId>, WalError> {
+    pub async fn pinned_by(&self, segments_behind: usize) -> Result<Vec<Pinned>, WalError> {
         self.inspect(move |wal| wal.pinned_by(segments_behind)).await
     }
 

@@ -1,14 +1,21 @@
-//! Runs one simulation and says what came of it.
+//! Runs simulations and says what came of them.
 
 use clap::Parser;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trandb_sim::cluster::NODES;
-use trandb_sim::plan::Plan;
+use trandb_runtime::planted::PLANTED;
+use trandb_sim::coverage::Coverage;
+use trandb_sim::fault::FAULTS;
+use trandb_sim::observe::Observer;
+use trandb_sim::plan::{NODES_MAX, Plan};
 use trandb_sim::run::run;
-use trandb_sim::scenario::{SCENARIOS, find};
+use trandb_sim::scenario::{SCENARIOS, Scenario, find};
+use trandb_sim::sweep::{COVERED, Sweep, free_ports};
 use trandb_sim::trace::Trace;
+use trandb_sim::watchdog;
+use trandb_sim::workload::WORKLOADS;
 
 /// Simulates a whole cluster, its network, clocks and disks, as a seed decides. The same seed does the same.
 #[derive(Debug, Parser)]
@@ -17,10 +24,28 @@ struct Arguments {
     /// Decides everything.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Run all these seeds instead, each in a process of its own: FROM..TO, without TO itself.
+    #[arg(long, value_name = "FROM..TO", value_parser = seeds, conflicts_with = "minimise")]
+    seeds: Option<Range<u64>>,
+    /// Processes at a time for `--seeds`.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Look for the faults and workloads that the failing seed fails without.
+    #[arg(long)]
+    minimise: bool,
     /// What happens.
     #[arg(long, default_value = SCENARIOS[0].name)]
     scenario: String,
-    /// List the scenarios.
+    /// Leave this fault of the plan out, by its number.
+    #[arg(long, value_name = "NUMBER")]
+    without_fault: Vec<usize>,
+    /// Leave this workload of the plan out.
+    #[arg(long, value_name = "NAME")]
+    without_workload: Vec<String>,
+    /// Plant a fault in the nodes, to see it found; debug builds only. `--list` names them.
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
+    /// List the scenarios, faults and workloads.
     #[arg(long)]
     list: bool,
     /// Write every event to this file; two files of a seed that differ show where.
@@ -35,9 +60,6 @@ struct Arguments {
     park_port: u16,
 }
 
-/// Where the search for free ports begins: below the ports that the system hands out itself.
-const PARK_PORTS_FROM: u16 = 21_000;
-
 /// Exit code of a run that found a violation.
 const VIOLATED: u8 = 1;
 /// Exit code of a wrong command line or environment.
@@ -46,35 +68,53 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
-        for scenario in SCENARIOS {
-            println!("{:12} {}", scenario.name, scenario.about);
-        }
+        list();
         return ExitCode::SUCCESS;
     }
     let Some(scenario) = find(&arguments.scenario) else {
         eprintln!("error: no such scenario: {}", arguments.scenario);
         return ExitCode::from(USAGE);
     };
+    if let Some(name) = &arguments.plant
+        && !plant(name)
+    {
+        eprintln!("error: nothing of that name can be planted in this build: {name}");
+        return ExitCode::from(USAGE);
+    }
+    let mut plan = Plan::draw(arguments.seed, scenario.nodes);
+    plan.without_faults(&arguments.without_fault.iter().copied().collect());
+    plan.without_workloads(&arguments.without_workload.iter().cloned().collect());
+    let planted = arguments.plant.iter().map(|name| format!("--plant={name}")).collect();
+    let sweep = Sweep { scenario: scenario.name.to_owned(), jobs: arguments.jobs, arguments: planted };
+    match &arguments.seeds {
+        Some(seeds) => sweep.run(seeds.clone()),
+        None if arguments.minimise => sweep.minimise(arguments.seed, &plan),
+        None => one(&arguments, scenario, &plan),
+    }
+}
+
+fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
     let park_port = match (arguments.park_port, free_ports()) {
         (0, Some(port)) => port,
         (0, None) => {
-            eprintln!("error: no {NODES} adjacent free ports on {}", Ipv4Addr::LOCALHOST);
+            eprintln!("error: no {NODES_MAX} adjacent free ports on {}", Ipv4Addr::LOCALHOST);
             return ExitCode::from(USAGE);
         }
         (port, _) => port,
     };
-    let trace = match Trace::start(arguments.trace.as_deref(), arguments.log) {
+    let (observer, coverage) = (Observer::default(), Coverage::install());
+    let trace = match Trace::start(arguments.trace.as_deref(), arguments.log, observer.clone()) {
         Ok(trace) => trace,
         Err(error) => {
             eprintln!("error: cannot write the trace: {error}");
             return ExitCode::from(USAGE);
         }
     };
-    let plan = Plan::draw(arguments.seed);
     println!("seed       {}", plan.seed);
     println!("scenario   {}", scenario.name);
-    println!("plan       {plan}");
-    let outcome = run(scenario, &plan, park_port, &trace);
+    println!("{plan}");
+    watchdog::watch(observer.clone());
+    let outcome = run(scenario, plan, park_port, &trace, &observer, &coverage);
     if let Err(error) = trace.flush() {
         eprintln!("warning: the trace is incomplete: {error}");
     }
@@ -83,7 +123,10 @@ fn main() -> ExitCode {
         "operations {} reads, {} writes, {} of unknown outcome, {} refused",
         counts.read, counts.wrote, counts.unknown, counts.refused
     );
-    println!("elapsed    {:?} simulated", outcome.elapsed);
+    println!("elapsed    {:.3} simulated seconds", outcome.elapsed.as_secs_f64());
+    for (path, times) in coverage.paths(&observer) {
+        println!("{COVERED}{path} {times}");
+    }
     println!("trace      {:032x} of {} events", outcome.trace, outcome.events);
     for violation in &outcome.violations {
         println!("violation  {violation}");
@@ -92,14 +135,43 @@ fn main() -> ExitCode {
         println!("verdict    ok");
         return ExitCode::SUCCESS;
     }
-    println!("verdict    violated; again with: trandb-sim --scenario {} --seed {}", scenario.name, plan.seed);
+    let again: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--trace")).collect();
+    println!("verdict    violated; again with: trandb-sim {}", again.join(" "));
     ExitCode::from(VIOLATED)
 }
 
-/// The first of as many adjacent free ports as there are nodes.
-fn free_ports() -> Option<u16> {
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    (PARK_PORTS_FROM..PARK_PORTS_FROM + 1_000)
-        .step_by(NODES)
-        .find(|first| (*first..*first + NODES as u16).all(free))
+/// Plants a fault, if this build can.
+#[cfg(debug_assertions)]
+fn plant(name: &str) -> bool {
+    let found = PLANTED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, fault)| trandb_runtime::planted::plant(*fault)).is_some()
+}
+
+/// A release build has none.
+#[cfg(not(debug_assertions))]
+fn plant(_: &str) -> bool {
+    false
+}
+
+fn list() {
+    for scenario in SCENARIOS {
+        println!("scenario {:14} {}", scenario.name, scenario.about);
+    }
+    for kind in WORKLOADS {
+        println!("workload {:14} {}", kind.name, kind.about);
+    }
+    for (name, _) in PLANTED {
+        println!("planted  {name}");
+    }
+    for fault in FAULTS {
+        println!("fault    {:14} {}", fault.name, fault.about);
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("not FROM..TO")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
+    let range = number(from)?..number(to)?;
+    if range.is_empty() { Err("the end is not after the beginning".into()) } else { Ok(range) }
 }

@@ -1,10 +1,11 @@
 //! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
 
 mod partition;
+mod storm;
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
-use crate::workload::Workload;
+use crate::workload::Board;
 use std::pin::Pin;
 
 /// A scenario's run; an error is a violation.
@@ -17,12 +18,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it does, for people.
     pub about: &'static str,
+    /// Nodes that it needs; none: as many as the seed wants, and everything else in the plan too.
+    pub nodes: Option<usize>,
     /// Runs it, on a simulated host of its own.
-    pub script: fn(Cluster, Plan, Workload) -> Script,
+    pub script: fn(Cluster, Plan, Board) -> Script,
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: &[Scenario] = &[partition::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[storm::SCENARIO, partition::SCENARIO];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<Scenario> {

@@ -1,0 +1,62 @@
+//! Faults planted on purpose, one at a time, so that the simulation can show that it finds them.
+//!
+//! Where a fault would be, the code asks [`is_planted`], which a release build answers with a constant no. The fault
+//! is chosen for the whole process before any node starts: a simulation is the only thing in its process.
+
+#[cfg(debug_assertions)]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A fault that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Planted {
+    /// The log acknowledges what it has written, and not synced.
+    AckBeforeSync = 1,
+    /// A vote is kept in memory alone.
+    ForgetVote,
+    /// A replica votes right after a restart, and forgets the lease that it granted before.
+    VoteAfterRestart,
+    /// A leader answers reads whether its lease holds or not.
+    ReadWhenDeposed,
+    /// A new system leader issues timestamps of the window that the old one had reserved.
+    ReuseWindow,
+    /// A write that got no answer is sent again.
+    RetryUnknown,
+    /// The first entries after a start are applied twice.
+    ApplyTwice,
+    /// A snapshot lacks its last version.
+    SnapshotWithoutLast,
+}
+
+/// All of them, by name.
+pub const PLANTED: &[(&str, Planted)] = &[
+    ("ack-before-sync", Planted::AckBeforeSync),
+    ("forget-vote", Planted::ForgetVote),
+    ("vote-after-restart", Planted::VoteAfterRestart),
+    ("read-when-deposed", Planted::ReadWhenDeposed),
+    ("reuse-window", Planted::ReuseWindow),
+    ("retry-unknown", Planted::RetryUnknown),
+    ("apply-twice", Planted::ApplyTwice),
+    ("snapshot-without-last", Planted::SnapshotWithoutLast),
+];
+
+#[cfg(debug_assertions)]
+static CHOSEN: AtomicU8 = AtomicU8::new(0);
+
+/// Plants this one, instead of any other.
+#[cfg(debug_assertions)]
+pub fn plant(fault: Planted) {
+    CHOSEN.store(fault as u8, Ordering::Relaxed);
+}
+
+/// Whether this one is planted.
+#[cfg(debug_assertions)]
+pub fn is_planted(fault: Planted) -> bool {
+    CHOSEN.load(Ordering::Relaxed) == fault as u8
+}
+
+/// Nothing is planted in a release build.
+#[cfg(not(debug_assertions))]
+pub const fn is_planted(_: Planted) -> bool {
+    false
+}

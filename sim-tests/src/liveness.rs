@@ -1,0 +1,105 @@
+//! What must come true again once nothing is wrong any more: every node sees every other, every group has a
+//! leader, all replicas are identical, and every node serves every key.
+
+use crate::cluster::Cluster;
+use crate::plan::Plan;
+use crate::workload::{Board, REGISTERS, register};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use trandb_client::{Client, Condition, Error};
+
+/// How long a cluster may take to form, or to be whole again after a fault.
+const WHOLE_MAX: Duration = Duration::from_secs(20);
+
+/// How long nodes that reach a majority may take to serve every register again.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// Asks nodes whether all is well.
+pub struct Liveness {
+    /// One per node.
+    clients: Vec<Client>,
+    partitions: usize,
+    board: Board,
+}
+
+impl Liveness {
+    /// Asks every node of the cluster.
+    ///
+    /// # Errors
+    /// None in practice: addresses are well-formed.
+    pub fn new(cluster: &Cluster, plan: &Plan, board: Board) -> Result<Self, Error> {
+        let client = |node| cluster.client(node, plan.seed.wrapping_add(100 + node as u64));
+        let clients = (0..cluster.nodes()).map(client).collect::<Result<_, _>>()?;
+        Ok(Self { clients, partitions: plan.partitions as usize, board })
+    }
+
+    /// Waits until every node sees every other and a leader of every partition, and all replicas are identical.
+    ///
+    /// # Errors
+    /// What is still missing after `WHOLE_MAX`.
+    pub async fn whole(&self, when: &str) -> turmoil::Result {
+        let deadline = Instant::now() + WHOLE_MAX;
+        let mut node = 0;
+        while node < self.clients.len() {
+            match self.missing(node).await {
+                None => node += 1,
+                Some(why) if Instant::now() >= deadline => {
+                    return Err(format!("not whole within {WHOLE_MAX:?} {when}: n{}: {why}", node + 1).into());
+                }
+                Some(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+        tracing::info!(when, "the cluster is whole");
+        Ok(())
+    }
+
+    /// What a node misses to be part of a whole cluster.
+    async fn missing(&self, node: usize) -> Option<String> {
+        let view = match self.clients[node].cluster_status().await {
+            Ok(view) => view,
+            Err(error) => return Some(error.to_string()),
+        };
+        // The system group is one of them.
+        if view.nodes.len() != self.clients.len() || view.partitions.len() != self.partitions + 1 {
+            return Some(format!("{} nodes, {} groups", view.nodes.len(), view.partitions.len()));
+        }
+        if let Some(down) = view.nodes.iter().find(|node| node.state != "up") {
+            return Some(format!("{} is {}", down.id, down.state));
+        }
+        if let Some(headless) = view.partitions.iter().find(|partition| partition.leader.is_none()) {
+            return Some(format!("{} has no leader", headless.id));
+        }
+        match self.clients[node].verify().await {
+            Ok(report) if report.identical => None,
+            Ok(report) => Some(format!("replicas differ: {:?}", report.partitions)),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Every one of these nodes writes and reads every register.
+    ///
+    /// # Errors
+    /// What it did not, after `TAKE_OVER_MAX`.
+    pub async fn serves(&self, nodes: Vec<usize>, when: &str) -> turmoil::Result {
+        let deadline = Instant::now() + TAKE_OVER_MAX;
+        for node in nodes {
+            for key in (0..REGISTERS).map(register) {
+                let mut attempts = 0;
+                while let Err(error) = self.write_and_read(node, &key, when, attempts).await {
+                    if Instant::now() >= deadline {
+                        let why = format!("n{} does not serve {key} {when}: {error}", node + 1);
+                        return Err(why.into());
+                    }
+                    attempts += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_and_read(&self, node: usize, key: &str, when: &str, attempt: u32) -> Result<(), Error> {
+        let value = bytes::Bytes::from(format!("probe of n{} {when}, attempt {attempt}", node + 1));
+        self.board.put(&self.clients[node], key, value, Condition::Any).await?;
+        self.board.get(&self.clients[node], key).await.map(drop)
+    }
+}

@@ -1,0 +1,43 @@
+//! Whatever the seed wants: its workloads run while its faults strike, those of machines beside those of the network.
+//! Then everything is healed, and all must be well again.
+
+use super::{Scenario, Script};
+use crate::cluster::Cluster;
+use crate::fault::Lane;
+use crate::liveness::Liveness;
+use crate::plan::Plan;
+use crate::workload::Board;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The scenario.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "storm",
+    about: "cluster, settings, workloads and faults as the seed wants",
+    nodes: None,
+    script: |cluster, plan, board| -> Script { Box::pin(script(cluster, plan, board)) },
+};
+
+/// How long the workloads go on after the last fault.
+const CALM: Duration = Duration::from_secs(1);
+
+async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
+    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    liveness.whole("after forming").await?;
+    futures_util::join!(strike(&cluster, &plan, Lane::Network), strike(&cluster, &plan, Lane::Machine));
+    sleep(CALM).await;
+    board.stop();
+    liveness.whole("at the end").await?;
+    liveness.serves((0..cluster.nodes()).collect(), "at the end").await?;
+    liveness.whole("after the last writes").await
+}
+
+/// One fault of a lane after the other.
+async fn strike(cluster: &Cluster, plan: &Plan, lane: Lane) {
+    for planned in plan.lane(lane) {
+        sleep(planned.after).await;
+        tracing::info!(fault = planned.fault.name, node = planned.strike.node + 1, "fault begins");
+        (planned.fault.inflict)(cluster.clone(), planned.strike).await;
+        tracing::info!(fault = planned.fault.name, "fault over");
+    }
+}

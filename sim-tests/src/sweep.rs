@@ -1,0 +1,211 @@
+//! Many seeds, each in a process of its own, and the shortest plan of one that fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use crate::plan::{NODES_MAX, Plan};
+
+/// Ports for the parked listeners of a run that is itself not told any. Below those that the system hands out.
+const PORTS: Range<u16> = 21_000..29_000;
+
+/// Between two looks at the processes that run.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a run prints before the number of times that it took a rare path.
+pub const COVERED: &str = "covered    ";
+
+/// What to run, but for the seed.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The scenario.
+    pub scenario: String,
+    /// Processes at a time.
+    pub jobs: usize,
+    /// Further arguments for each.
+    pub arguments: Vec<String>,
+}
+
+/// One seed's end.
+struct Ended {
+    seed: u64,
+    ok: bool,
+    output: String,
+}
+
+impl Sweep {
+    /// Runs all these seeds, shows what failed and what was covered. Success when none failed.
+    #[allow(clippy::disallowed_methods, reason = "waits for processes, outside of any simulation")]
+    pub fn run(&self, seeds: Range<u64>) -> ExitCode {
+        let began = uptime();
+        let (mut next, total) = (seeds.start, seeds.end - seeds.start);
+        let mut running: Vec<(u64, Child, std::fs::File)> = Vec::new();
+        let (mut done, mut failed) = (0u64, Vec::new());
+        let (mut covered, mut simulated) = (BTreeMap::<String, (u64, u64)>::new(), 0f64);
+        while next < seeds.end || !running.is_empty() {
+            while running.len() < self.jobs.max(1) && next < seeds.end {
+                match self.start(next, &BTreeSet::new(), &BTreeSet::new()) {
+                    Ok((child, output)) => running.push((next, child, output)),
+                    Err(error) => {
+                        eprintln!("error: cannot start a run: {error}");
+                        return ExitCode::from(2);
+                    }
+                }
+                next += 1;
+            }
+            let Some(ended) = take_ended(&mut running) else {
+                std::thread::sleep(LOOK);
+                continue;
+            };
+            done += 1;
+            simulated += seconds(&ended.output);
+            for (path, count) in paths(&ended.output) {
+                let (times, runs) = covered.entry(path).or_default();
+                *times += count;
+                *runs += u64::from(count > 0);
+            }
+            if !ended.ok {
+                println!("\nseed {} failed:\n{}", ended.seed, ended.output);
+                failed.push(ended.seed);
+            }
+            if std::io::stderr().is_terminal() {
+                eprint!("\r{done} of {total} seeds, {} failed ", failed.len());
+                let _ = std::io::stderr().flush();
+            }
+        }
+        let wall = (uptime() - began).max(f64::EPSILON);
+        println!(
+            "\n{done} seeds, {} failed, {simulated:.0} simulated seconds in {wall:.0} s: {:.1} times as fast",
+            failed.len(),
+            simulated / wall
+        );
+        for (path, (times, runs)) in &covered {
+            println!("{COVERED}{path}: {times} times, in {runs} runs");
+        }
+        for seed in &failed {
+            println!("again with: trandb-sim --scenario {} --seed {seed}", self.scenario);
+        }
+        ExitCode::from(u8::from(!failed.is_empty()))
+    }
+
+    /// Leaves out of a failing seed's plan what it fails without.
+    ///
+    /// One fault or workload after the other is left out for good if the rest still fails. Leaving one out changes
+    /// all that comes after it, so what remains may fail in another way; but it fails.
+    pub fn minimise(&self, seed: u64, plan: &Plan) -> ExitCode {
+        let (mut faults, mut workloads) = (BTreeSet::new(), BTreeSet::new());
+        let Some(mut last) = self.fails(seed, &faults, &workloads) else {
+            println!("seed {seed} does not fail");
+            return ExitCode::SUCCESS;
+        };
+        for place in (0..plan.faults.len()).rev() {
+            let mut fewer = faults.clone();
+            fewer.insert(place);
+            if let Some(output) = self.fails(seed, &fewer, &workloads) {
+                (faults, last) = (fewer, output);
+            }
+        }
+        for kind in plan.kinds() {
+            let mut fewer = workloads.clone();
+            fewer.insert(kind.name.to_owned());
+            if fewer.len() < plan.workloads.len()
+                && let Some(output) = self.fails(seed, &faults, &fewer)
+            {
+                (workloads, last) = (fewer, output);
+            }
+        }
+        print!("{last}");
+        let arguments = arguments(&faults, &workloads).join(" ");
+        println!("shortest   trandb-sim --scenario {} --seed {seed} {arguments}", self.scenario);
+        ExitCode::FAILURE
+    }
+
+    /// What a run printed, if it failed.
+    #[allow(clippy::disallowed_methods, reason = "waits for a process, outside of any simulation")]
+    fn fails(&self, seed: u64, faults: &BTreeSet<usize>, workloads: &BTreeSet<String>) -> Option<String> {
+        let (child, output) = self.start(seed, faults, workloads).ok()?;
+        let mut running = vec![(seed, child, output)];
+        loop {
+            match take_ended(&mut running) {
+                Some(ended) => return (!ended.ok).then_some(ended.output),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        seed: u64,
+        faults: &BTreeSet<usize>,
+        workloads: &BTreeSet<String>,
+    ) -> std::io::Result<(Child, std::fs::File)> {
+        // A file takes any amount of output; a pipe would have to be read meanwhile.
+        let path = std::env::temp_dir().join(format!("trandb-sim-{}-{seed}", std::process::id()));
+        let output = std::fs::File::create_new(&path)?;
+        let reader = std::fs::File::open(&path)?;
+        std::fs::remove_file(&path)?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["--scenario", &self.scenario, "--seed", &seed.to_string()])
+            .args(arguments(faults, workloads))
+            .args(&self.arguments)
+            .stdout(Stdio::from(output.try_clone()?))
+            .stderr(Stdio::from(output))
+            .spawn()?;
+        Ok((child, reader))
+    }
+}
+
+fn arguments(faults: &BTreeSet<usize>, workloads: &BTreeSet<String>) -> Vec<String> {
+    let faults = faults.iter().map(|place| format!("--without-fault={place}"));
+    faults.chain(workloads.iter().map(|name| format!("--without-workload={name}"))).collect()
+}
+
+/// A run that has ended, and is not among those that run any more.
+fn take_ended(running: &mut Vec<(u64, Child, std::fs::File)>) -> Option<Ended> {
+    for place in 0..running.len() {
+        if let Ok(Some(status)) = running[place].1.try_wait() {
+            let (seed, _, mut output) = running.swap_remove(place);
+            let mut text = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut output, &mut text);
+            let output = String::from_utf8_lossy(&text).into_owned();
+            return Some(Ended { seed, ok: status.success(), output });
+        }
+    }
+    None
+}
+
+/// The rare paths that a run says it took.
+fn paths(output: &str) -> impl Iterator<Item = (String, u64)> {
+    let lines = output.lines().filter_map(|line| line.strip_prefix(COVERED));
+    lines.filter_map(|line| {
+        let (path, count) = line.rsplit_once(' ')?;
+        Some((path.to_owned(), count.parse().ok()?))
+    })
+}
+
+/// Real seconds since the machine was booted. The clocks of this process are those of a simulation that never
+/// begins: they are replaced when the program is linked.
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
+}
+
+/// The simulated time that a run says it took.
+fn seconds(output: &str) -> f64 {
+    let line = output.lines().find_map(|line| line.strip_prefix("elapsed    "));
+    line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+/// The first of as many adjacent free ports as a cluster may have nodes. Several runs that look at once begin at
+/// different ones.
+pub fn free_ports() -> Option<u16> {
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let (step, blocks) = (NODES_MAX as u16, (PORTS.end - PORTS.start) / NODES_MAX as u16);
+    let from = (std::process::id() % u32::from(blocks)) as u16;
+    (0..blocks)
+        .map(|block| PORTS.start + (from + block) % blocks * step)
+        .find(|&first| (first..first + step).all(free))
+}
