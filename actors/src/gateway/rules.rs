@@ -82,9 +82,10 @@ pub(crate) fn txn_is_write(request: &TxnRequest) -> bool {
     )
 }
 
-/// A failed condition as the error that doors answer.
+/// A failed condition as the error that doors answer. Within a transaction version 0 is what it has written itself.
 pub(crate) fn condition_failed(current: Option<Timestamp>) -> Error {
     Error::condition_failed(match current {
+        Some(Timestamp::ZERO) => "the transaction itself has written the key".to_owned(),
         Some(version) => format!("the key's version is {version}"),
         None => "the key has no value".to_owned(),
     })

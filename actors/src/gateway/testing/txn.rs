@@ -204,7 +204,7 @@ impl Transactions {
         Ok(self.outcome(txn))
     }
 
-    fn end(&self, txn: TxnId, outcome: TxnOutcome) {
+    pub(super) fn end(&self, txn: TxnId, outcome: TxnOutcome) {
         {
             let mut state = lock(&self.state);
             state.open.remove(&txn);
