@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) retry_pause: Duration,
     pub(crate) retry_pause_max: Duration,
     pub(crate) retry_budget: RetryBudget,
+    pub(crate) conflict_budget: RetryBudget,
     pub(crate) breaker: BreakerOptions,
     pub(crate) leader_hints: bool,
     pub(crate) dialer: Arc<dyn Dialer>,
@@ -54,6 +55,8 @@ impl Default for Builder {
                 retry_pause: Duration::from_millis(10),
                 retry_pause_max: Duration::from_millis(300),
                 retry_budget: RetryBudget::default(),
+                // Every transaction that comes through pays for two that have to be run again.
+                conflict_budget: RetryBudget { burst: 1000, per_second: 500.0, per_success: 2.0 },
                 breaker: BreakerOptions::default(),
                 leader_hints: true,
                 dialer: Arc::new(TcpDialer),
@@ -92,6 +95,9 @@ impl Builder {
         retry_pause_max: Duration,
         /// How many retries all calls together may make.
         retry_budget: RetryBudget,
+        /// How many runs of transactions that lost a conflict may be repeated, by all calls of
+        /// [`Client::transact`] together. Default: 1000 at once, 500 per second, and two for each that comes through.
+        conflict_budget: RetryBudget,
         /// When a failing node is left alone.
         breaker: BreakerOptions,
         /// Whether to send requests straight to the leader of the key's partition. Default: yes.
