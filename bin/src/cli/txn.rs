@@ -42,16 +42,22 @@ pub(crate) fn options(words: &[String]) -> Result<TxnOptions, Failure> {
         Some(rest) => (rest.trim_end_matches('_'), true),
         None => (text.as_str(), false),
     };
-    let isolation = match isolation {
-        "" | "serializable" => Isolation::Serializable,
-        "snapshot" | "repeatable_read" => Isolation::Snapshot,
-        "read_committed" | "read_uncommitted" => Isolation::ReadCommitted,
-        _ => {
-            let wanted = "begin [read_committed|snapshot|serializable] [read only]";
-            return Err(Failure::new(USAGE, format!("not `begin {}` but {wanted}", words.join(" "))));
-        }
-    };
+    let isolation = if isolation.is_empty() { Ok(Isolation::default()) } else { self::isolation(isolation) };
+    let isolation = isolation.map_err(|_| {
+        let wanted = "begin [read_committed|snapshot|serializable] [read only]";
+        Failure::new(USAGE, format!("not `begin {}` but {wanted}", words.join(" ")))
+    })?;
     Ok(TxnOptions { isolation, read_only, ..TxnOptions::default() })
+}
+
+/// An isolation level by any of its names.
+pub(crate) fn isolation(name: &str) -> Result<Isolation, String> {
+    match name {
+        "serializable" => Ok(Isolation::Serializable),
+        "snapshot" | "repeatable_read" => Ok(Isolation::Snapshot),
+        "read_committed" | "read_uncommitted" => Ok(Isolation::ReadCommitted),
+        _ => Err(format!("{name} is none of read_committed, snapshot, serializable")),
+    }
 }
 
 /// Prints a transaction's name.
