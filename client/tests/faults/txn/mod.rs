@@ -208,6 +208,25 @@ async fn batches_are_sent_once_to_the_first_keys_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_loses_is_sent_again_in_time() {
+    let (net, coordinator) = (Net::default(), Coordinator::new(1));
+    let conflicts = |count| {
+        move |request: &TxnRequest, before| {
+            (matches!(request, TxnRequest::Batch(_)) && before < count)
+                .then(|| Reaction::Answer(Err(Error::conflict("lost"))))
+        }
+    };
+    net.set("a", 1, node(&coordinator, conflicts(3)));
+    let client = builder(&net).connect("a").await.expect("lets it in");
+    client.batch(Batch::new().put("k", "v")).await.expect("the fourth time");
+    assert_eq!(coordinator.value("k").expect("visible"), "v");
+    net.set("a", 1, node(&coordinator, conflicts(usize::MAX)));
+    let start = Instant::now();
+    assert_eq!(client.batch(Batch::new().put("k", "w")).await, Err(Error::conflict("lost")));
+    assert!((4000..5100).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn keyspaces_and_options_are_sent() {
     let (net, coordinator) = (Net::default(), Coordinator::new(1));
     net.set("a", 1, straight(&coordinator));
