@@ -93,7 +93,7 @@ impl Pace {
         }
     }
 
-    /// When its commit must be done.
+    /// By when it must be open, and by when committed.
     fn end(self) -> Instant {
         match self {
             Self::PerCall(timeout) => Instant::now() + timeout,
@@ -131,7 +131,7 @@ impl Client {
     }
 
     async fn open(&self, options: TxnOptions, pace: Pace) -> Result<Txn, Error> {
-        let deadline = pace.deadline(false);
+        let deadline = pace.end();
         match ask(&self.dispatch, options.begin(), Target::Any, deadline, self.trace).await? {
             TxnResponse::Begun { txn, read_at } => {
                 let inner = Inner {
