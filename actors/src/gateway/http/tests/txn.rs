@@ -140,6 +140,37 @@ async fn a_batch_has_a_bounded_number_of_operations() {
 }
 
 #[tokio::test]
+async fn bodies_take_what_the_document_names_and_nothing_else() {
+    let door = open().await;
+    let document = get(&door, "/openapi.json").await.json();
+    let schemas = &document["components"]["schemas"];
+    let names = |schema: &Value| -> Vec<String> {
+        assert_eq!(schema["additionalProperties"], false);
+        schema["properties"].as_object().expect("properties").keys().cloned().collect()
+    };
+    let mut cases = vec![
+        ("/txn", "{\"more\":1}".to_owned(), names(&schemas["Begin"])),
+        ("/batch", "{\"more\":1}".to_owned(), names(&schemas["Batch"])),
+    ];
+    for op in schemas["BatchOp"]["oneOf"].as_array().expect("operations") {
+        let tag = &op["properties"]["op"]["const"];
+        let fields = names(op).into_iter().filter(|name| name != "op").collect();
+        cases.push(("/batch", format!("{{\"ops\":[{{\"op\":{tag},\"more\":1}}]}}"), fields));
+    }
+    assert_eq!(cases.len(), 6);
+    for (path, body, documented) in cases {
+        let answer = send(&door, "POST", path, &[], body.as_bytes()).await;
+        assert_eq!((answer.status, answer.problem()), (400, "invalid".to_owned()), "{body}");
+        // The refusal names what is wrong, then all that would have been right.
+        let detail = answer.json()["detail"].as_str().expect("text").to_owned();
+        let named: Vec<&str> = detail.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named[0], "more", "{detail}");
+        let taken: BTreeSet<&str> = named[1..].iter().copied().collect();
+        assert_eq!(taken, documented.iter().map(String::as_str).collect(), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn a_commit_that_is_not_answered_is_unknown_and_a_read_is_not() {
     let database = FakeDatabase::new();
     database.gate.send_replace(false);
