@@ -61,6 +61,24 @@ pub struct TxnBatch {
     pub ops: Vec<TxnOp>,
 }
 
+impl TxnResponse {
+    /// At least as many bytes as it takes on the wire, as one of a batch's results.
+    pub fn weight(&self) -> usize {
+        const FIELDS: usize = 64;
+        match self {
+            Self::Done => 8,
+            Self::Value(None) => 16,
+            Self::Value(Some(found)) => FIELDS + found.value.len(),
+            Self::Page(page) => {
+                let entries = page.entries.iter().map(|entry| FIELDS + entry.key.len() + entry.value.len());
+                2 * FIELDS + page.cursor.as_ref().map_or(0, Bytes::len) + entries.sum::<usize>()
+            }
+            Self::Begun { .. } | Self::Outcome(_) => 2 * FIELDS,
+            Self::Batch { results, .. } => 2 * FIELDS + results.iter().map(Self::weight).sum::<usize>(),
+        }
+    }
+}
+
 /// Decodes a batch's operations, which are too many at [`TXN_BATCH_OPERATIONS_MAX`] and one.
 ///
 /// # Errors
@@ -172,7 +190,35 @@ pub enum TxnResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire;
+    use crate::wire::{self, Entry};
+
+    #[test]
+    fn results_take_no_more_than_they_weigh() {
+        let bytes = |count| Bytes::from(vec![0xff; count]);
+        let version = Timestamp(u64::MAX);
+        let entry = |count| Entry { key: bytes(count), value: bytes(count), version };
+        let page = |cursor, count| {
+            let entries = (0..count).map(|n| entry(n * 40)).collect();
+            TxnResponse::Page(Page { entries, cursor, at: version })
+        };
+        let results = vec![
+            TxnResponse::Done,
+            TxnResponse::Value(None),
+            TxnResponse::Value(Some(Versioned { value: bytes(0), version })),
+            TxnResponse::Value(Some(Versioned { value: bytes(70_000), version })),
+            page(None, 0),
+            page(Some(bytes(1100)), 50),
+        ];
+        for result in &results {
+            let encoded = wire::encode(result).len();
+            assert!(encoded <= result.weight(), "{encoded} bytes, {} said: {result:?}", result.weight());
+        }
+        let txn = TxnId { begin: version, node: crate::NodeId(u64::MAX) };
+        // As many as there can be of what weighs most for its size.
+        let results = vec![TxnResponse::Value(None); TXN_BATCH_OPERATIONS_MAX];
+        let batch = TxnResponse::Batch { txn, committed: version, results };
+        assert!(wire::encode(&batch).len() <= batch.weight());
+    }
 
     #[test]
     fn a_batch_has_so_many_operations_and_not_one_more() {
