@@ -119,8 +119,8 @@ impl Client {
         self.open(options, Pace::PerCall(self.timeout)).await
     }
 
-    /// What became of a transaction, of any client, of the last 24 hours. One that nobody knows can never be committed
-    /// after this was answered.
+    /// What became of a transaction, of any client. Outcomes are kept for up to 24 hours. One that nobody knows can never
+    /// be committed after this was answered.
     ///
     /// # Errors
     /// `unavailable` or `overloaded` when no node answered in time.
