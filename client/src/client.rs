@@ -2,7 +2,8 @@
 
 use crate::dispatch::{Dispatch, Task, mismatch};
 use crate::options::{Addresses, Builder, Options};
-use crate::scan::Pages;
+use crate::routing::Target;
+use crate::scan::{Pages, Source};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use trandb_cluster::limits::VALUE_BYTES_MAX;
 use trandb_cluster::wire::{
     ClusterView, Page, Request, Response, ScanRequest, Topology, TraceContext, VerifyReport, Versioned,
 };
-use trandb_cluster::{Error, Key, Timestamp, Token};
+use trandb_cluster::{Error, Key, Timestamp};
 
 /// A handle to a cluster. Clones are cheap and share connections; use one from as many tasks as you like.
 ///
@@ -33,10 +34,21 @@ use trandb_cluster::{Error, Key, Timestamp, Token};
 /// retried within the timeout; a write that may have been done is never sent twice and ends as `unknown`.
 #[derive(Clone)]
 pub struct Client {
-    dispatch: Arc<Dispatch>,
-    timeout: Duration,
-    keyspace: Option<String>,
-    trace: Option<TraceContext>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) timeout: Duration,
+    pub(crate) keyspace: Option<String>,
+    pub(crate) trace: Option<TraceContext>,
+}
+
+/// Refuses a value that no node would take, before it is sent.
+pub(crate) fn check_value(value: &Bytes) -> Result<(), Error> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Error::too_large(format!(
+            "the value has {} bytes, the limit is {VALUE_BYTES_MAX}",
+            value.len()
+        )));
+    }
+    Ok(())
 }
 
 /// What a write did.
@@ -109,9 +121,9 @@ impl Client {
     }
 
     async fn read(&self, key: &[u8], at: Option<Timestamp>) -> Result<Option<Versioned>, Error> {
-        let (key, token) = self.locate(key)?;
+        let (key, target) = self.locate(key)?;
         let request = Request::Get { key, at, keyspace: self.keyspace.clone() };
-        match self.run(request, token).await? {
+        match self.run(request, target).await? {
             Response::Value(value) => Ok(value),
             other => Err(mismatch(&other)),
         }
@@ -122,8 +134,8 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<Option<Timestamp>, Error> {
-        let (key, token) = self.locate(key.as_ref())?;
-        match self.run(Request::Exists { key, keyspace: self.keyspace.clone() }, token).await? {
+        let (key, target) = self.locate(key.as_ref())?;
+        match self.run(Request::Exists { key, keyspace: self.keyspace.clone() }, target).await? {
             Response::Exists(version) => Ok(version),
             other => Err(mismatch(&other)),
         }
@@ -173,15 +185,10 @@ impl Client {
         value: impl Into<Bytes>,
         condition: Condition,
     ) -> Result<Written, Error> {
-        let (key, token) = self.locate(key.as_ref())?;
+        let (key, target) = self.locate(key.as_ref())?;
         let value = value.into();
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(Error::too_large(format!(
-                "the value has {} bytes, the limit is {VALUE_BYTES_MAX}",
-                value.len()
-            )));
-        }
-        self.write(Request::Put { key, value, condition, keyspace: self.keyspace.clone() }, token).await
+        check_value(&value)?;
+        self.write(Request::Put { key, value, condition, keyspace: self.keyspace.clone() }, target).await
     }
 
     /// Removes the key; an absent one, too, counts as removed.
@@ -197,12 +204,12 @@ impl Client {
     /// # Errors
     /// `condition_failed` if it does not; else as [`put`](Self::put).
     pub async fn delete_if(&self, key: impl AsRef<[u8]>, condition: Condition) -> Result<Written, Error> {
-        let (key, token) = self.locate(key.as_ref())?;
-        self.write(Request::Delete { key, condition, keyspace: self.keyspace.clone() }, token).await
+        let (key, target) = self.locate(key.as_ref())?;
+        self.write(Request::Delete { key, condition, keyspace: self.keyspace.clone() }, target).await
     }
 
-    async fn write(&self, request: Request, token: Option<Token>) -> Result<Written, Error> {
-        match self.run(request, token).await? {
+    async fn write(&self, request: Request, target: Target) -> Result<Written, Error> {
+        match self.run(request, target).await? {
             Response::Written { version, previous } => Ok(Written { version, previous }),
             other => Err(mismatch(&other)),
         }
@@ -216,7 +223,7 @@ impl Client {
         if scan.keyspace.is_none() {
             scan.keyspace.clone_from(&self.keyspace);
         }
-        match self.run(Request::Scan(scan), None).await? {
+        match self.run(Request::Scan(scan), Target::Any).await? {
             Response::Page(page) => Ok(page),
             other => Err(mismatch(&other)),
         }
@@ -236,7 +243,7 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn pages(&self, scan: ScanRequest) -> Pages {
-        Pages::new(self.clone(), scan)
+        Pages::new(Source::Client(self.clone()), scan)
     }
 
     /// The partition map. The client keeps its own up to date; this is for looking at it.
@@ -244,7 +251,7 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn topology(&self) -> Result<Topology, Error> {
-        match self.run(Request::Topology, None).await? {
+        match self.run(Request::Topology, Target::Any).await? {
             Response::Topology(topology) => {
                 self.dispatch.install(topology.clone());
                 Ok(topology)
@@ -258,7 +265,7 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn cluster_status(&self) -> Result<ClusterView, Error> {
-        match self.run(Request::ClusterStatus, None).await? {
+        match self.run(Request::ClusterStatus, Target::Any).await? {
             Response::Cluster(view) => Ok(view),
             other => Err(mismatch(&other)),
         }
@@ -269,7 +276,7 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn verify(&self) -> Result<VerifyReport, Error> {
-        match self.run(Request::Verify, None).await? {
+        match self.run(Request::Verify, Target::Any).await? {
             Response::Verified(report) => Ok(report),
             other => Err(mismatch(&other)),
         }
@@ -280,20 +287,20 @@ impl Client {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn ping(&self) -> Result<(), Error> {
-        match self.run(Request::Ping, None).await? {
+        match self.run(Request::Ping, Target::Any).await? {
             Response::Pong => Ok(()),
             other => Err(mismatch(&other)),
         }
     }
 
-    fn locate(&self, key: &[u8]) -> Result<(Bytes, Option<Token>), Error> {
+    fn locate(&self, key: &[u8]) -> Result<(Bytes, Target), Error> {
         let key = Key::new(Bytes::copy_from_slice(key))?;
         let token = self.dispatch.routes().token(self.keyspace.as_deref(), &key);
-        Ok((key.as_bytes().clone(), token))
+        Ok((key.as_bytes().clone(), token.map_or(Target::Any, Target::Leader)))
     }
 
-    async fn run(&self, request: Request, token: Option<Token>) -> Result<Response, Error> {
+    async fn run(&self, request: Request, target: Target) -> Result<Response, Error> {
         let deadline = Instant::now() + self.timeout;
-        self.dispatch.run(Task { request, token, deadline, trace: self.trace }).await
+        self.dispatch.run(Task { request, target, deadline, trace: self.trace }).await
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! What is safe follows from what is known. A request that never left, or that a node answered with a
 //! retryable code, was not done: any request may be sent again. One that left and got no answer may have been
-//! done: a read is asked again, a write ends as `unknown`.
+//! done: a read is asked again, a write ends as `unknown`. Of transactions, all is asked again but what would count
+//! twice or may have ended it: writes, commits, batches. What becomes of those is decided above (`txn`).
 
 use crate::channel::{Answer, CallError};
 use crate::node::{Node, lock};
 use crate::options::Options;
 use crate::retry::{Bucket, Jitter, pause};
-use crate::routing::Routes;
+use crate::routing::{Routes, Target};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
+use trandb_cluster::txn::{TxnOp, TxnRequest};
 use trandb_cluster::wire::{Request, Response, Topology, TraceContext};
-use trandb_cluster::{Error, ErrorCode, Token};
+use trandb_cluster::{Error, ErrorCode};
 
 /// Between two requests for the partition map: after a failover every answer asks for one.
 const REFRESH_GAP: Duration = Duration::from_millis(250);
@@ -37,6 +39,9 @@ pub(crate) struct Dispatch {
     refresh: Mutex<Refresh>,
     jitter: Jitter,
     bucket: Mutex<Bucket>,
+    /// Of transactions that lost a conflict and are run again. One of their own: what wins a conflict has made
+    /// progress, so they say nothing about how the cluster is.
+    conflicts: Mutex<Bucket>,
     /// Spreads requests that no leader is known for.
     turn: AtomicUsize,
 }
@@ -50,7 +55,7 @@ struct Refresh {
 /// One request of a caller.
 pub(crate) struct Task {
     pub(crate) request: Request,
-    pub(crate) token: Option<Token>,
+    pub(crate) target: Target,
     pub(crate) deadline: Instant,
     pub(crate) trace: Option<TraceContext>,
 }
@@ -69,6 +74,7 @@ impl Dispatch {
             refresh: Mutex::default(),
             jitter: Jitter::new(options.seed.unwrap_or_else(seed)),
             bucket: Mutex::new(Bucket::new(options.retry_budget, Instant::now())),
+            conflicts: Mutex::new(Bucket::new(options.conflict_budget, Instant::now())),
             turn: AtomicUsize::new(0),
             seeds,
             options,
@@ -85,7 +91,7 @@ impl Dispatch {
         let mut failed_at: Option<Arc<Node>> = None;
         for attempt in 1.. {
             let routes = self.routes();
-            let node = self.pick(&routes, task.token, failed_at.as_ref());
+            let node = self.pick(&routes, task.target, failed_at.as_ref());
             let failure = match &node {
                 Some(node) => match self.attempt(node, &task).await {
                     Ok(response) => {
@@ -111,6 +117,22 @@ impl Dispatch {
             }
         }
         unreachable!("the loop ends only by returning")
+    }
+
+    /// How long to wait before the `attempt`-th run of a transaction is followed by another; none when that is not
+    /// worth it before the deadline.
+    pub(crate) fn pause_after_conflict(&self, attempt: u32, deadline: Instant) -> Option<Duration> {
+        let now = Instant::now();
+        let remaining = deadline.saturating_duration_since(now);
+        let backoff =
+            self.jitter.shorten(pause(attempt, self.options.retry_pause, self.options.retry_pause_max));
+        let wait = lock(&self.conflicts).take(now, remaining)?.max(backoff);
+        (wait + ATTEMPT_MIN < remaining).then_some(wait)
+    }
+
+    /// A transaction has come through.
+    pub(crate) fn transacted(&self) {
+        lock(&self.conflicts).succeeded();
     }
 
     async fn attempt(self: &Arc<Self>, node: &Arc<Node>, task: &Task) -> Result<Response, Failure> {
@@ -186,21 +208,21 @@ impl Dispatch {
         self.refresh_soon();
     }
 
-    /// The leader if it is well, else any node that is, else whichever may be probed. Not the node that
+    /// The target's node if it is well, else any node that is, else whichever may be probed. Not the node that
     /// just failed, if there is another.
     fn pick(
         self: &Arc<Self>,
         routes: &Routes,
-        token: Option<Token>,
+        target: Target,
         failed_at: Option<&Arc<Node>>,
     ) -> Option<Arc<Node>> {
         let failed = |node: &Arc<Node>| failed_at.is_some_and(|failed| Arc::ptr_eq(failed, node));
         if self.options.leader_hints
-            && let Some(leader) = token.and_then(|token| routes.leader(token))
-            && !failed(leader)
-            && leader.is_healthy()
+            && let Some(node) = routes.find(target)
+            && !failed(node)
+            && node.is_healthy()
         {
-            return Some(leader.clone());
+            return Some(node.clone());
         }
         let nodes = routes.nodes();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -270,12 +292,12 @@ impl Dispatch {
     /// Fetches the partition map from some node that is well.
     pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
         let routes = self.routes();
-        let Some(node) = self.pick(&routes, None, None) else {
+        let Some(node) = self.pick(&routes, Target::Any, None) else {
             return Err(Error::unavailable("every node is failing"));
         };
         let task = Task {
             request: Request::Topology,
-            token: None,
+            target: Target::Any,
             deadline: Instant::now() + BACKGROUND_TIMEOUT,
             trace: None,
         };
@@ -329,14 +351,29 @@ pub(crate) fn mismatch(response: &Response) -> Error {
     Error::internal(format!("the node answered with another kind of response: {kind}"))
 }
 
-/// Whether a request changes nothing.
+/// Whether a request that may have been done can be sent again: it changes nothing, or the same when done twice. A
+/// transaction that was begun twice ends by itself; taking a lock again, aborting again, is as if once.
 fn is_read(request: &Request) -> bool {
-    !matches!(request, Request::Put { .. } | Request::Delete { .. })
+    match request {
+        Request::Put { .. } | Request::Delete { .. } => false,
+        Request::Txn(request) => !matches!(
+            request,
+            TxnRequest::Commit { .. } | TxnRequest::Batch(_) | TxnRequest::Op { op: TxnOp::Write(_), .. }
+        ),
+        _ => true,
+    }
 }
 
 /// Whether a node that is slow to answer is worth leaving for another: small reads, which are quick everywhere.
 fn may_ask_again_early(request: &Request) -> bool {
-    matches!(request, Request::Get { .. } | Request::Exists { .. } | Request::Topology | Request::Ping)
+    matches!(
+        request,
+        Request::Get { .. }
+            | Request::Exists { .. }
+            | Request::Topology
+            | Request::Ping
+            | Request::Txn(TxnRequest::Begin { .. } | TxnRequest::Outcome { .. })
+    )
 }
 
 /// Entropy for jitter, used only where the builder was given no seed.

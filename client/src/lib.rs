@@ -6,6 +6,8 @@
 //! load generators and tests.
 //!
 //! ```text
+//! Txn, Batch
+//!   │
 //! Client ── dispatch ──▶ routing: which node?      retry: when again?
 //!              │
 //!              ▼
@@ -19,7 +21,8 @@
 //!
 //! A call ends as done, as surely not done (a retryable code, see [`ErrorCode::row`]), or as
 //! [`ErrorCode::Unknown`]: the write was sent and no answer came. Only the caller can know what to do then;
-//! reading the key, or having written with a [`Condition`], tells.
+//! reading the key, or having written with a [`Condition`], tells. In a transaction ([`Client::begin`],
+//! [`Client::transact`]) the client finds out by itself what became of a commit whose answer was lost.
 
 pub mod blocking;
 mod breaker;
@@ -33,6 +36,7 @@ mod options;
 mod retry;
 mod routing;
 mod scan;
+mod txn;
 
 pub use breaker::BreakerOptions;
 pub use client::{Client, Written};
@@ -41,8 +45,10 @@ pub use dial::{BoxedStream, Dialer, Stream, TcpDialer};
 pub use options::{Addresses, Builder};
 pub use retry::RetryBudget;
 pub use scan::Pages;
+pub use txn::{Batch, BatchResult, Committed, Txn, TxnOptions};
 
 pub use trandb_cluster::command::Condition;
+pub use trandb_cluster::txn::{Isolation, TxnId, TxnOutcome};
 pub use trandb_cluster::wire::{
     ClusterView, Entry, NodeView, Page, PartitionView, Request, RequestFrame, Response, ScanRequest,
     ServerFrame, Topology, TraceContext, VerifiedPartition, VerifyReport, Versioned, Welcome,

@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) retry_pause: Duration,
     pub(crate) retry_pause_max: Duration,
     pub(crate) retry_budget: RetryBudget,
+    pub(crate) conflict_budget: RetryBudget,
     pub(crate) breaker: BreakerOptions,
     pub(crate) leader_hints: bool,
     pub(crate) dialer: Arc<dyn Dialer>,
@@ -54,6 +55,8 @@ impl Default for Builder {
                 retry_pause: Duration::from_millis(10),
                 retry_pause_max: Duration::from_millis(300),
                 retry_budget: RetryBudget::default(),
+                // Every transaction that comes through pays for two that have to be run again.
+                conflict_budget: RetryBudget { burst: 1000, per_second: 500.0, per_success: 2.0 },
                 breaker: BreakerOptions::default(),
                 leader_hints: true,
                 dialer: Arc::new(TcpDialer),
@@ -80,7 +83,8 @@ impl Builder {
     setters! {
         /// How long a call may take in all, retries included. Default: 10 s.
         timeout: Duration,
-        /// How long a read waits for one node before it asks another. Default: 2 s.
+        /// How long a read, or a commit, waits for one node before another is asked; and how long a call within
+        /// [`Client::transact`] may take before its transaction is run again. Default: 2 s.
         attempt_timeout: Duration,
         /// How long connecting to one node may take. Default: 2 s.
         connect_timeout: Duration,
@@ -92,6 +96,9 @@ impl Builder {
         retry_pause_max: Duration,
         /// How many retries all calls together may make.
         retry_budget: RetryBudget,
+        /// How many runs of transactions that lost a conflict may be repeated, by all calls of
+        /// [`Client::transact`] together. Default: 1000 at once, 500 per second, and two for each that comes through.
+        conflict_budget: RetryBudget,
         /// When a failing node is left alone.
         breaker: BreakerOptions,
         /// Whether to send requests straight to the leader of the key's partition. Default: yes.

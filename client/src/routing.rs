@@ -6,6 +6,17 @@ use std::sync::Arc;
 use trandb_cluster::wire::Topology;
 use trandb_cluster::{EncodedKey, Key, KeyspaceId, NodeId, Token};
 
+/// Which node a request is best sent to. Any other one can lead it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// All are as good.
+    Any,
+    /// The leader of the partition that the token lies in.
+    Leader(Token),
+    /// The node itself.
+    Node(NodeId),
+}
+
 /// An immutable view; a refresh replaces it.
 pub(crate) struct Routes {
     topology: Topology,
@@ -47,10 +58,14 @@ impl Routes {
         &self.nodes
     }
 
-    /// The node that led the key's partition when last heard.
-    pub(crate) fn leader(&self, token: Token) -> Option<&Arc<Node>> {
-        let leader = leader_of(&self.topology, token)?;
-        self.nodes.iter().find(|node| node.id() == leader)
+    /// The target's node, by what was last heard.
+    pub(crate) fn find(&self, target: Target) -> Option<&Arc<Node>> {
+        let wanted = match target {
+            Target::Any => return None,
+            Target::Leader(token) => leader_of(&self.topology, token)?,
+            Target::Node(node) => node,
+        };
+        self.nodes.iter().find(|node| node.id() == wanted)
     }
 
     /// Where a key lies on the ring; none when the keyspace is not known here.
@@ -110,9 +125,11 @@ mod tests {
         let one = routes.updated(topology(&[(1, "seed:1"), (2, "b:2"), (3, "c:3")]), &seeds, &options);
         let addrs: Vec<_> = one.nodes().iter().map(|node| (node.addr(), node.id().0)).collect();
         assert_eq!(addrs, [("seed:1", 1), ("tunnel:9", 3), ("b:2", 2)]);
-        assert!(Arc::ptr_eq(one.leader(Token(300)).expect("known"), &routes.nodes()[1]));
+        assert!(Arc::ptr_eq(one.find(Target::Leader(Token(300))).expect("known"), &routes.nodes()[1]));
 
         let two = one.updated(topology(&[(2, "b:2"), (4, "d:4")]), &seeds, &options);
+        assert!(Arc::ptr_eq(two.find(Target::Node(NodeId(2))).expect("known"), &one.nodes()[2]));
+        assert!(two.find(Target::Node(NodeId(9))).is_none() && two.find(Target::Any).is_none());
         assert!(two.nodes().iter().any(|node| Arc::ptr_eq(node, &one.nodes()[2])), "the same node 2");
         let three = two.updated(topology(&[(4, "d:4")]), &seeds, &options);
         let addrs: Vec<_> = three.nodes().iter().map(|node| node.addr()).collect();

@@ -1,20 +1,27 @@
 //! Scans that go on from page to page.
 
 use crate::client::Client;
+use crate::txn::Txn;
 use futures_util::stream::{self, Stream};
 use trandb_cluster::Error;
 use trandb_cluster::wire::{Entry, Page, ScanRequest};
 
-/// The pages of one scan, see [`Client::pages`]. Fetches a page when asked for it, never ahead.
+/// The pages of one scan, see [`Client::pages`] and [`Txn::pages`]. Fetches a page when asked for it, never ahead.
 pub struct Pages {
-    client: Client,
+    source: Source,
     /// None after the last page.
     next: Option<ScanRequest>,
 }
 
+/// Who fetches.
+pub(crate) enum Source {
+    Client(Client),
+    Txn(Txn),
+}
+
 impl Pages {
-    pub(crate) fn new(client: Client, scan: ScanRequest) -> Self {
-        Self { client, next: Some(scan) }
+    pub(crate) fn new(source: Source, scan: ScanRequest) -> Self {
+        Self { source, next: Some(scan) }
     }
 
     /// The next page; none after the last. After an error it may be called again for the same page.
@@ -23,7 +30,10 @@ impl Pages {
     /// As [`Client::scan`].
     pub async fn next(&mut self) -> Result<Option<Page>, Error> {
         let Some(scan) = &self.next else { return Ok(None) };
-        let page = self.client.scan(scan.clone()).await?;
+        let page = match &self.source {
+            Source::Client(client) => client.scan(scan.clone()).await?,
+            Source::Txn(txn) => txn.scan(scan.clone()).await?,
+        };
         self.next = page
             .cursor
             .clone()

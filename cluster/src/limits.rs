@@ -25,6 +25,10 @@ pub const SCAN_PAGE_ENTRIES_DEFAULT: usize = 100;
 /// frame limit together with one largest value's overshoot being cut.
 pub const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that the results of a client's batch may take, by their [`weight`](crate::txn::TxnResponse::weight): what is
+/// around them still fits a frame. At the limit: `too_large`, and nothing of the batch is done.
+pub const TXN_BATCH_RESULT_BYTES_MAX: usize = CLIENT_FRAME_BYTES_MAX - 1024;
+
 /// Writes in one replicated batch: bounds the time that one apply step may take.
 pub const BATCH_WRITES_MAX: usize = 1024;
 

@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use bytes::Bytes;
 use trandb_cluster::command::{Condition, Write};
-use trandb_cluster::limits::VALUE_BYTES_MAX;
+use trandb_cluster::limits::{TXN_OPS_MAX, VALUE_BYTES_MAX};
 use trandb_cluster::txn::{TxnKey, TxnOp, TxnRequest};
 use trandb_cluster::{EncodedKey, Error, Key, KeyspaceId, Timestamp};
 
@@ -44,6 +44,9 @@ pub(crate) fn txn(request: &TxnRequest, backend: &dyn Backend) -> Result<(), Err
         TxnRequest::Batch(batch) if batch.ops.is_empty() => {
             Err(Error::invalid("the batch has no operations"))
         }
+        TxnRequest::Batch(batch) if batch.ops.len() > TXN_OPS_MAX => {
+            Err(Error::too_large(format!("the batch has more than {TXN_OPS_MAX} operations")))
+        }
         TxnRequest::Batch(batch) => batch.ops.iter().enumerate().try_for_each(|(index, op)| {
             txn_op(op, backend)
                 .map_err(|error| Error { message: format!("operation {index}: {}", error.message), ..error })
@@ -82,9 +85,10 @@ pub(crate) fn txn_is_write(request: &TxnRequest) -> bool {
     )
 }
 
-/// A failed condition as the error that doors answer.
+/// A failed condition as the error that doors answer. Within a transaction version 0 is what it has written itself.
 pub(crate) fn condition_failed(current: Option<Timestamp>) -> Error {
     Error::condition_failed(match current {
+        Some(Timestamp::ZERO) => "the transaction itself has written the key".to_owned(),
         Some(version) => format!("the key's version is {version}"),
         None => "the key has no value".to_owned(),
     })

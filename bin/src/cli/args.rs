@@ -1,6 +1,6 @@
 //! The shape of the command line.
 
-use super::{bench, cluster, config, data, local, repl};
+use super::{bench, cluster, config, data, local, repl, txn};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Talk to a TranDB cluster: keys, cluster state, benchmarks, a local cluster to try.
@@ -86,6 +86,9 @@ pub(crate) enum Online {
     Exists(data::Exists),
     /// Print keys and values in key order.
     Scan(data::Scan),
+    /// Look at transactions; the REPL runs them.
+    #[command(subcommand)]
+    Txn(txn::Command),
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(cluster::Command),

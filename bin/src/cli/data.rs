@@ -1,12 +1,13 @@
-//! `get`, `put`, `del`, `exists`, `scan`.
+//! `get`, `put`, `del`, `exists`, `scan`, on the cluster or within the open transaction of a session.
 
 use super::args::{Format, Global};
 use super::failure::{FAILED, Failure};
 use super::output::{self, Rows};
+use super::place::Place;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
-use trandb_client::{Client, Condition, Entry, ScanRequest, Timestamp, Written};
+use trandb_client::{Condition, Entry, ScanRequest, Timestamp, Written};
 use trandb_cluster::limits::{SCAN_PAGE_ENTRIES_DEFAULT, SCAN_PAGE_ENTRIES_MAX, VALUE_BYTES_MAX};
 
 #[derive(clap::Args)]
@@ -16,19 +17,18 @@ pub(crate) struct Get {
     /// Read as of this version.
     #[arg(long, value_name = "VERSION")]
     pub(crate) at: Option<Timestamp>,
+    /// Take the key's lock first, until the transaction ends; only within one.
+    #[arg(long, conflicts_with = "at")]
+    pub(crate) for_update: bool,
 }
 
 pub(crate) async fn get(
     args: Get,
     global: &Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let found = match args.at {
-        Some(at) => client.get_at(&args.key, at).await?,
-        None => client.get(&args.key).await?,
-    };
-    let Some(found) = found else { return Err(absent(&args.key)) };
+    let Some(found) = place.get(&args).await? else { return Err(absent(&args.key)) };
     match global.output {
         Format::Table => {
             out.write_all(&found.value)?;
@@ -66,7 +66,7 @@ pub(crate) struct Put {
 pub(crate) async fn put(
     args: Put,
     global: &Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let value = match args.value.as_str() {
@@ -83,7 +83,7 @@ pub(crate) async fn put(
         (None, true) => Condition::Absent,
         (None, false) => Condition::Any,
     };
-    written(client.put_if(&args.key, value, condition).await?, global, out)
+    written(place.put_if(&args.key, value, condition).await?, global, out)
 }
 
 #[derive(clap::Args)]
@@ -98,11 +98,11 @@ pub(crate) struct Del {
 pub(crate) async fn del(
     args: Del,
     global: &Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let condition = args.if_version.map_or(Condition::Any, Condition::Version);
-    written(client.delete_if(&args.key, condition).await?, global, out)
+    written(place.delete_if(&args.key, condition).await?, global, out)
 }
 
 #[derive(clap::Args)]
@@ -114,12 +114,12 @@ pub(crate) struct Exists {
 pub(crate) async fn exists(
     args: Exists,
     global: &Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let Some(version) = client.exists(&args.key).await? else { return Err(absent(&args.key)) };
+    let Some(version) = place.exists(&args.key).await? else { return Err(absent(&args.key)) };
     match global.output {
-        Format::Table => writeln!(out, "{version}")?,
+        Format::Table => writeln!(out, "{}", output::text(&output::version(version)))?,
         format => {
             let fields = vec![json!(args.key), output::version(version)];
             output::print_fields(&["key", "version"], fields, format, out)?;
@@ -160,7 +160,7 @@ pub(crate) struct Scan {
 pub(crate) async fn scan(
     args: Scan,
     global: &Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let mut left = if args.all { usize::MAX } else { args.limit as usize };
@@ -177,7 +177,7 @@ pub(crate) async fn scan(
     // Page by page, so that scanning everything takes no more memory than one page.
     loop {
         request.limit = left.min(SCAN_PAGE_ENTRIES_MAX) as u32;
-        let page = client.scan(request.clone()).await?;
+        let page = place.scan(request.clone()).await?;
         left = left.saturating_sub(page.entries.len());
         printer.page(page.entries, out)?;
         match page.cursor {
@@ -251,12 +251,14 @@ impl Printer {
     }
 }
 
-fn written(written: Written, global: &Global, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+/// Prints the new version. Within a transaction there is none before it commits.
+fn written(written: Option<Written>, global: &Global, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match global.output {
-        Format::Table => writeln!(out, "{}", written.version)?,
+        Format::Table => written.map_or(Ok(()), |written| writeln!(out, "{}", written.version))?,
         format => {
-            let previous = written.previous.map_or(Value::Null, output::version);
-            let fields = vec![output::version(written.version), previous];
+            let version = written.map_or(Value::Null, |written| output::version(written.version));
+            let previous = written.and_then(|written| written.previous).map_or(Value::Null, output::version);
+            let fields = vec![version, previous];
             output::print_fields(&["version", "previous"], fields, format, out)?;
         }
     }

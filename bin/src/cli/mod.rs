@@ -10,11 +10,14 @@ mod data;
 mod failure;
 mod local;
 mod output;
+mod place;
 mod repl;
+mod txn;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use failure::Failure;
+use place::Place;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,7 +63,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let mut out = std::io::stdout().lock();
             let code = runtime.block_on(async {
                 let client = connect(&cli.global).await?;
-                online(command, &cli.global, &client, &mut out).await
+                online(command, &cli.global, Place::Cluster(&client), &mut out).await
             })?;
             out.flush()?;
             Ok(code)
@@ -72,18 +75,19 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 async fn online(
     command: args::Online,
     global: &args::Global,
-    client: &Client,
+    place: Place<'_>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     use args::Online;
     match command {
-        Online::Get(args) => data::get(args, global, client, out).await,
-        Online::Put(args) => data::put(args, global, client, out).await,
-        Online::Del(args) => data::del(args, global, client, out).await,
-        Online::Exists(args) => data::exists(args, global, client, out).await,
-        Online::Scan(args) => data::scan(args, global, client, out).await,
-        Online::Cluster(command) => cluster::run(command, global, client, out).await,
-        Online::Health => cluster::health(global, client, out).await,
+        Online::Get(args) => data::get(args, global, place, out).await,
+        Online::Put(args) => data::put(args, global, place, out).await,
+        Online::Del(args) => data::del(args, global, place, out).await,
+        Online::Exists(args) => data::exists(args, global, place, out).await,
+        Online::Scan(args) => data::scan(args, global, place, out).await,
+        Online::Txn(command) => txn::run(command, global, place.client(), out).await,
+        Online::Cluster(command) => cluster::run(command, global, place.client(), out).await,
+        Online::Health => cluster::health(global, place.client(), out).await,
     }
 }
 

@@ -99,9 +99,13 @@ pub(crate) fn print_fields(
     }
 }
 
-/// A version as text: as a number it would lose digits in languages whose numbers are floating point.
+/// A version as text: as a number it would lose digits in languages whose numbers are floating point. What a
+/// transaction has written and not yet committed has none.
 pub(crate) fn version(timestamp: trandb_client::Timestamp) -> Value {
-    Value::String(timestamp.to_string())
+    match timestamp {
+        trandb_client::Timestamp::ZERO => Value::Null,
+        timestamp => Value::String(timestamp.to_string()),
+    }
 }
 
 /// Bytes as text if they are UTF-8, else escaped.
@@ -128,7 +132,8 @@ pub(crate) fn unhex(text: &str) -> Result<bytes::Bytes, String> {
     }
 }
 
-fn text(value: &Value) -> String {
+/// A value in a cell.
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

@@ -2,20 +2,24 @@
 //!
 //! A line is a command as on the command line, without the program's name. One connection pool serves the
 //! whole session. History is kept in a file of the user's.
+//!
+//! Between `begin` and `commit` or `abort` data commands work within the transaction, which the prompt shows. One that
+//! has failed stays there until it is ended, so that what follows in a script is refused and not done outside of it.
 
 use super::args::{Format, Global, Online};
 use super::failure::Failure;
+use super::place::Place;
 use clap::{Parser, Subcommand};
 use reedline::{DefaultPrompt, DefaultPromptSegment, FileBackedHistory, Reedline, Signal};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trandb_client::Client;
+use trandb_client::{Client, Txn};
 
 /// Lines of history kept: enough to find last week's, small enough to load without notice.
 const HISTORY_LINES_MAX: usize = 10_000;
 
-/// What people type who expect transactions: they deserve a better answer than "unrecognized".
+/// What other databases take in capitals, too.
 const TRANSACTIONS: [&str; 4] = ["begin", "commit", "abort", "rollback"];
 
 #[derive(clap::Args, Default)]
@@ -37,6 +41,22 @@ struct Line {
 enum LineCommand {
     #[command(flatten)]
     Online(Online),
+    /// Open a transaction: `begin snapshot`, `begin read only`; serializable unless told otherwise.
+    Begin {
+        /// `read_committed`, `snapshot` or `serializable`; `read only`.
+        #[arg(trailing_var_arg = true)]
+        words: Vec<String>,
+    },
+    /// Do all that the transaction has written; prints when.
+    Commit,
+    /// End the transaction without effect.
+    #[command(alias = "rollback")]
+    Abort,
+    /// Take a key's lock, until the transaction ends.
+    Lock {
+        /// The key.
+        key: String,
+    },
     /// Choose how results are printed.
     Output {
         /// How.
@@ -52,7 +72,8 @@ enum LineCommand {
 pub(crate) fn run(global: &Global, args: Args) -> Result<ExitCode, Failure> {
     let runtime = super::runtime()?;
     let client = runtime.block_on(super::connect(global))?;
-    let mut session = Session { runtime, client, global: Global { in_lines: true, ..global.clone() } };
+    let mut session =
+        Session { runtime, client, txn: None, global: Global { in_lines: true, ..global.clone() } };
     if !std::io::stdin().is_terminal() {
         let mut exit = ExitCode::SUCCESS;
         for line in std::io::stdin().lock().lines() {
@@ -61,6 +82,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<ExitCode, Failure> {
                 Turn::End => break,
             }
         }
+        session.leave();
         return Ok(exit);
     }
     let mut editor =
@@ -72,23 +94,22 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<ExitCode, Failure> {
         },
         None => eprintln!("trandb: no history, because neither XDG_STATE_HOME nor HOME is set"),
     }
-    let prompt = DefaultPrompt::new(
-        DefaultPromptSegment::Basic(format!("trandb {}", global.addr)),
-        DefaultPromptSegment::Empty,
-    );
     eprintln!("connected to {}; `help` lists the commands, ctrl-d leaves", global.addr);
     loop {
-        match editor.read_line(&prompt)? {
+        let prompt = DefaultPromptSegment::Basic(session.prompt());
+        match editor.read_line(&DefaultPrompt::new(prompt, DefaultPromptSegment::Empty))? {
             Signal::Success(line) => {
                 if let Turn::End = session.run(&line) {
-                    return Ok(ExitCode::SUCCESS);
+                    break;
                 }
             }
-            Signal::CtrlD => return Ok(ExitCode::SUCCESS),
+            Signal::CtrlD => break,
             // Drops the line that was being typed.
             _ => {}
         }
     }
+    session.leave();
+    Ok(ExitCode::SUCCESS)
 }
 
 enum Turn {
@@ -99,20 +120,36 @@ enum Turn {
 struct Session {
     runtime: tokio::runtime::Runtime,
     client: Client,
+    /// The one that is open.
+    txn: Option<Txn>,
     global: Global,
 }
 
 impl Session {
+    fn prompt(&self) -> String {
+        match &self.txn {
+            None => format!("trandb {}", self.global.addr),
+            Some(txn) => format!("trandb {} txn {}", self.global.addr, txn.id()),
+        }
+    }
+
+    /// Ends what is open.
+    fn leave(&mut self) {
+        if let Some(txn) = self.txn.take() {
+            eprintln!("trandb: transaction {} is aborted", txn.id());
+            // Its node ends it by itself if it cannot be told.
+            let _ = self.runtime.block_on(txn.abort());
+        }
+    }
+
     fn run(&mut self, line: &str) -> Turn {
-        let words = match split(line) {
+        let mut words = match split(line) {
             Ok(words) if words.is_empty() => return Turn::Next(ExitCode::SUCCESS),
             Ok(words) => words,
             Err(reason) => return Turn::Next(Failure::new(super::failure::USAGE, reason).report()),
         };
         if TRANSACTIONS.iter().any(|word| words[0].eq_ignore_ascii_case(word)) {
-            let reason = "transactions do not exist yet; each command is atomic by itself, and `put` \
-                          with --if-version or --if-absent compares and sets";
-            return Turn::Next(Failure::new(super::failure::USAGE, reason).report());
+            words[0].make_ascii_lowercase();
         }
         let command = match Line::try_parse_from(words) {
             Ok(line) => line.command,
@@ -128,15 +165,56 @@ impl Session {
                 self.global.output = format;
                 Turn::Next(ExitCode::SUCCESS)
             }
-            LineCommand::Online(command) => {
+            command => {
                 let mut out = std::io::stdout().lock();
-                let result =
-                    self.runtime.block_on(super::online(command, &self.global, &self.client, &mut out));
+                let result = self.carry_out(command, &mut out);
                 let _ = out.flush();
                 Turn::Next(result.unwrap_or_else(|failure| failure.report()))
             }
         }
     }
+
+    fn carry_out(&mut self, command: LineCommand, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        let Self { runtime, client, txn, global } = self;
+        match command {
+            LineCommand::Begin { words } => {
+                if let Some(txn) = txn {
+                    let reason = format!("transaction {} is open: commit or abort it first", txn.id());
+                    return Err(Failure::new(super::failure::USAGE, reason));
+                }
+                let options = super::txn::options(&words)?;
+                let begun = runtime.block_on(client.begin_with(options))?;
+                super::txn::begun(&begun, global, out)?;
+                *txn = Some(begun);
+            }
+            LineCommand::Commit => {
+                let ended = txn.take().ok_or_else(none_open)?;
+                let at = runtime.block_on(ended.commit())?;
+                super::txn::committed(at, global, out)?;
+            }
+            LineCommand::Abort => {
+                let ended = txn.take().ok_or_else(none_open)?;
+                runtime.block_on(ended.abort())?;
+            }
+            LineCommand::Lock { key } => {
+                let txn = txn.as_ref().ok_or_else(none_open)?;
+                runtime.block_on(txn.lock(key))?;
+            }
+            LineCommand::Online(command) => {
+                let place = match txn {
+                    Some(txn) => Place::Txn(client, txn),
+                    None => Place::Cluster(client),
+                };
+                return runtime.block_on(super::online(command, global, place, out));
+            }
+            LineCommand::Output { .. } | LineCommand::Exit => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn none_open() -> Failure {
+    Failure::new(super::failure::USAGE, "no transaction is open: `begin` opens one")
 }
 
 /// The history file in the user's state directory, whose folder is made if need be.
@@ -210,6 +288,9 @@ mod tests {
         Line::command().debug_assert();
         let line = Line::try_parse_from(["put", "k", "v", "--if-absent"]).expect("a command");
         assert!(matches!(line.command, LineCommand::Online(Online::Put(put)) if put.if_absent));
+        let line = Line::try_parse_from(["begin", "snapshot", "read", "only"]).expect("a command");
+        assert!(matches!(line.command, LineCommand::Begin { words } if words.len() == 3));
+        assert!(matches!(Line::try_parse_from(["rollback"]).expect("one").command, LineCommand::Abort));
         assert!(Line::try_parse_from(["frobnicate"]).is_err());
     }
 }

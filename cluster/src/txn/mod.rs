@@ -5,7 +5,7 @@ mod request;
 mod step;
 
 pub use coordinator::{Coordinator, Plan};
-pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite};
+pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
 pub use step::{
     Blocker, Conflict, Decision, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
 };

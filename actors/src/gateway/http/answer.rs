@@ -2,7 +2,7 @@
 //! trace, its place in the metrics, and a body for its refusal.
 
 use super::problem::Failure;
-use super::{Http, RequestInfo, keys};
+use super::{Http, RequestInfo, keys, txn};
 use crate::gateway::metrics::{Kind, Outcome};
 use crate::gateway::trace::{parse_traceparent, request_span};
 use axum::Router;
@@ -71,6 +71,15 @@ fn is_kept(name: &HeaderName) -> bool {
 }
 
 fn kind(method: &Method, path: &str) -> Kind {
+    if let Some(rest) = path.strip_prefix(txn::PREFIX) {
+        return match (rest.split_once('/').map_or("", |(_, part)| part), method) {
+            ("", &Method::GET | &Method::HEAD) => Kind::TxnOutcome,
+            ("commit", &Method::POST) => Kind::TxnCommit,
+            ("abort", &Method::POST) => Kind::TxnAbort,
+            (part, _) if part == "keys" || part.starts_with("keys/") => Kind::TxnOp,
+            _ => Kind::Other,
+        };
+    }
     if path.starts_with(keys::PREFIX) {
         return match *method {
             Method::GET => Kind::Get,
@@ -82,6 +91,8 @@ fn kind(method: &Method, path: &str) -> Kind {
     }
     match path {
         "/keys" => Kind::Scan,
+        "/txn" => Kind::TxnBegin,
+        "/batch" => Kind::Batch,
         "/admin/cluster" => Kind::Cluster,
         "/admin/verify" => Kind::Verify,
         _ => Kind::Other,
@@ -97,16 +108,13 @@ fn span_name(kind: Kind) -> &'static str {
         Kind::Scan => "GET /keys",
         Kind::Cluster => "GET /admin/cluster",
         Kind::Verify => "GET /admin/verify",
-        // Transactions come through the native door only.
-        Kind::TxnBegin
-        | Kind::TxnOp
-        | Kind::TxnCommit
-        | Kind::TxnAbort
-        | Kind::TxnOutcome
-        | Kind::Batch
-        | Kind::Topology
-        | Kind::Ping
-        | Kind::Other => "http",
+        Kind::TxnBegin => "POST /txn",
+        Kind::TxnOp => "/txn/{id}/keys",
+        Kind::TxnCommit => "POST /txn/{id}/commit",
+        Kind::TxnAbort => "POST /txn/{id}/abort",
+        Kind::TxnOutcome => "GET /txn/{id}",
+        Kind::Batch => "POST /batch",
+        Kind::Topology | Kind::Ping | Kind::Other => "http",
     }
 }
 
@@ -118,5 +126,33 @@ fn request_id(headers: &HeaderMap, http: &Http) -> String {
     match given {
         Some(id) => id.to_owned(),
         None => http.next_request_id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_what_they_ask_for() {
+        for (method, path, expected) in [
+            (Method::GET, "/keys/k", Kind::Get),
+            (Method::HEAD, "/keys/txn/1-1/commit", Kind::Exists),
+            (Method::GET, "/keys", Kind::Scan),
+            (Method::POST, "/txn", Kind::TxnBegin),
+            (Method::GET, "/txn/1-1", Kind::TxnOutcome),
+            (Method::POST, "/txn/1-1/commit", Kind::TxnCommit),
+            (Method::POST, "/txn/1-1/abort", Kind::TxnAbort),
+            (Method::GET, "/txn/1-1/keys", Kind::TxnOp),
+            (Method::PUT, "/txn/1-1/keys/commit", Kind::TxnOp),
+            (Method::POST, "/txn/1-1/keys/k/lock", Kind::TxnOp),
+            (Method::POST, "/batch", Kind::Batch),
+            (Method::GET, "/txn/1-1/commit", Kind::Other),
+            (Method::POST, "/txn/1-1/nowhere", Kind::Other),
+            (Method::GET, "/admin/verify", Kind::Verify),
+            (Method::GET, "/nowhere", Kind::Other),
+        ] {
+            assert_eq!(kind(&method, path), expected, "{method} {path}");
+        }
     }
 }

@@ -3,7 +3,6 @@
 use super::Http;
 use super::problem::Failure;
 use crate::gateway::options::LARGE_BYTES;
-use crate::gateway::rules;
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{Buf, Bytes};
@@ -18,6 +17,49 @@ use trandb_cluster::limits::VALUE_BYTES_MAX;
 /// How long a body may take from head to end: a largest one at 140 kB/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Largest body of a batch: a largest value in base64 has 5.4 MiB. At the limit: `too_large`.
+pub(super) const BATCH_BYTES_MAX: usize = 6 << 20;
+
+/// Largest body of a request that carries no data.
+const OPTIONS_BYTES_MAX: usize = 4 << 10;
+
+/// What a body is, which says how large it may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// A key's value.
+    Value,
+    /// The operations of a batch.
+    Batch,
+    /// How something is to be done.
+    Options,
+}
+
+impl Purpose {
+    const fn bytes_max(self) -> usize {
+        match self {
+            Self::Value => VALUE_BYTES_MAX,
+            Self::Batch => BATCH_BYTES_MAX,
+            Self::Options => OPTIONS_BYTES_MAX,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Batch => "batch",
+            Self::Options => "body",
+        }
+    }
+
+    fn check(self, bytes: usize) -> Result<(), Error> {
+        let (name, bytes_max) = (self.name(), self.bytes_max());
+        if bytes > bytes_max {
+            return Err(Error::too_large(format!("the {name} has {bytes} bytes, the limit is {bytes_max}")));
+        }
+        Ok(())
+    }
+}
+
 /// A body and its share of the door's budget, held until the request is answered.
 #[derive(Debug)]
 pub(super) struct Value {
@@ -25,14 +67,11 @@ pub(super) struct Value {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Reads a value. One whose length says that it is too large is refused unread.
-pub(super) async fn read(body: Body, http: &Http) -> Result<Value, Failure> {
-    let announced = body.size_hint().exact();
-    if let Some(bytes) = announced {
-        rules::value_bytes(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, collect(body, announced.map(|bytes| bytes as usize), http)).await
-    {
+/// Reads a body. One whose length says that it is too large is refused unread.
+pub(super) async fn read(body: Body, purpose: Purpose, http: &Http) -> Result<Value, Failure> {
+    let announced = body.size_hint().exact().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    announced.map_or(Ok(()), |bytes| purpose.check(bytes))?;
+    match tokio::time::timeout(BODY_TIMEOUT, collect(body, announced, purpose, http)).await {
         Ok(result) => result,
         Err(_) => {
             let error = Error::invalid(format!("the body took over {} s", BODY_TIMEOUT.as_secs()));
@@ -41,7 +80,12 @@ pub(super) async fn read(body: Body, http: &Http) -> Result<Value, Failure> {
     }
 }
 
-async fn collect(mut body: Body, announced: Option<usize>, http: &Http) -> Result<Value, Failure> {
+async fn collect(
+    mut body: Body,
+    announced: Option<usize>,
+    purpose: Purpose,
+    http: &Http,
+) -> Result<Value, Failure> {
     let mut permit = claim(http, announced.unwrap_or(LARGE_BYTES))?;
     // Copied out of the read buffers as it comes: keeping slices of those would keep all of them.
     let mut bytes: Vec<u8> = Vec::with_capacity(announced.unwrap_or_default());
@@ -49,15 +93,16 @@ async fn collect(mut body: Body, announced: Option<usize>, http: &Http) -> Resul
         let frame = frame.map_err(|error| Error::invalid(format!("the body broke off: {error}")))?;
         let Ok(mut data) = frame.into_data() else { continue };
         let total = bytes.len() + data.remaining();
-        if total > VALUE_BYTES_MAX {
+        let (name, bytes_max) = (purpose.name(), purpose.bytes_max());
+        if total > bytes_max {
             return Err(Error::too_large(format!(
-                "the value has over {VALUE_BYTES_MAX} bytes, which is the limit"
+                "the {name} has over {bytes_max} bytes, which is the limit"
             ))
             .into());
         }
         if total > permit.num_permits() {
             // Of unknown length and no longer small: from here on it may become a largest one.
-            permit = claim(http, VALUE_BYTES_MAX)?;
+            permit = claim(http, bytes_max)?;
         }
         bytes.reserve(data.remaining());
         while data.has_remaining() {
@@ -75,7 +120,7 @@ async fn collect(mut body: Body, announced: Option<usize>, http: &Http) -> Resul
 /// that is told can go elsewhere.
 fn claim(http: &Http, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
     let budget: &Arc<Semaphore> = if bytes > LARGE_BYTES { &http.large } else { &http.small };
-    let permits = u32::try_from(bytes).expect("checked against the largest value");
+    let permits = u32::try_from(bytes).expect("checked against the largest body");
     Arc::clone(budget)
         .try_acquire_many_owned(permits)
         .map_err(|_| Error::overloaded(format!("no room for a body of {bytes} bytes among those in flight")))

@@ -6,7 +6,7 @@ use super::{Http, RequestInfo, body, conditions, json};
 use crate::gateway::rules;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -63,7 +63,7 @@ pub(super) async fn put(State(http): State<Arc<Http>>, request: Request) -> Resu
     let key = key(&http, &request, &query)?;
     let condition = conditions::of_write(request.headers())?;
     let info = RequestInfo::of(&request);
-    let value = body::read(request.into_body(), &http).await?;
+    let value = body::read(request.into_body(), body::Purpose::Value, &http).await?;
     let write = rules::write(key, Some(value.bytes), condition)?;
     let result = run(&http, info, KeyOp::Write(write)).await;
     drop(value.permit);
@@ -111,19 +111,26 @@ async fn run(http: &Http, info: RequestInfo, op: KeyOp) -> Result<KeyResult, Fai
 fn key(http: &Http, request: &Request, query: &Query) -> Result<EncodedKey, Failure> {
     let keyspace = keyspace_name(request.headers(), query)?;
     let keyspace: KeyspaceId = http.backend.keyspace(keyspace.as_deref())?;
-    Ok(rules::key(keyspace, raw_key(request.uri())?)?)
+    let encoded = request.uri().path().strip_prefix(PREFIX).expect("routed by this prefix");
+    Ok(rules::key(keyspace, decode_key(encoded)?)?)
 }
 
-fn raw_key(uri: &Uri) -> Result<Bytes, Error> {
-    let encoded = uri.path().strip_prefix(PREFIX).expect("routed by this prefix");
+/// A key as it stands in a path.
+pub(super) fn decode_key(encoded: &str) -> Result<Bytes, Error> {
     let key = percent_decode(encoded)
         .map_err(|error| Error::invalid(format!("the key has a {}", error.message)))?;
     Ok(Bytes::from(key))
 }
 
-/// A value, or only that it is there (for HEAD), or that the client knows it.
-fn found(headers: &HeaderMap, version: Timestamp, value: Option<Bytes>) -> Result<Response, Failure> {
-    let mut response = if conditions::is_known(headers, version)? {
+/// A value, or only that it is there (for HEAD), or that the client knows it. What a transaction has written itself
+/// has version 0, and no entity tag: it gets its version when the transaction commits.
+pub(super) fn found(
+    headers: &HeaderMap,
+    version: Timestamp,
+    value: Option<Bytes>,
+) -> Result<Response, Failure> {
+    let is_committed = version != Timestamp::ZERO;
+    let mut response = if is_committed && conditions::is_known(headers, version)? {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut response = match value {
@@ -134,11 +141,13 @@ fn found(headers: &HeaderMap, version: Timestamp, value: Option<Bytes>) -> Resul
         response.headers_mut().insert(header::CONTENT_TYPE, OCTETS);
         response
     };
-    response.headers_mut().insert(header::ETAG, conditions::etag(version));
+    if is_committed {
+        response.headers_mut().insert(header::ETAG, conditions::etag(version));
+    }
     Ok(response)
 }
 
-fn absent() -> Failure {
+pub(super) fn absent() -> Failure {
     Error::not_found("the key has no value").into()
 }
 

@@ -18,6 +18,7 @@ mod scan;
 mod server;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 use super::backend::Backend;
 use super::connection::{Closed, Connection};
@@ -88,7 +89,7 @@ impl Http {
             metrics: RequestMetrics::new(),
             requests: AtomicU64::new(1),
             small: Arc::new(Semaphore::new(options.gateway.small_permits())),
-            large: Arc::new(Semaphore::new(options.gateway.large_permits())),
+            large: Arc::new(Semaphore::new(options.gateway.large_permits().max(body::BATCH_BYTES_MAX))),
             options,
         }
     }
@@ -118,7 +119,17 @@ impl RequestInfo {
         is_write: bool,
         ask: impl FnOnce(RequestContext) -> F,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + http.options.gateway.timeout(0);
+        self.run_within(http.options.gateway.timeout(0), is_write, ask).await
+    }
+
+    /// The same with a time of its own.
+    async fn run_within<T, F: Future<Output = T>>(
+        &self,
+        timeout: Duration,
+        is_write: bool,
+        ask: impl FnOnce(RequestContext) -> F,
+    ) -> Result<T, Error> {
+        let deadline = Instant::now() + timeout;
         let answer = ask(RequestContext { deadline, trace: self.trace });
         tokio::time::timeout_at(deadline + GRACE, answer).await.map_err(|_| rules::overdue(is_write))
     }

@@ -62,23 +62,25 @@ impl Query {
 
     /// The point in time `at`: a version, or milliseconds since the Unix epoch with the suffix `ms`.
     pub(super) fn at(&self) -> Result<Option<Timestamp>, Failure> {
-        /// Milliseconds fill the high 46 bits of a timestamp.
-        const MILLIS_END: u64 = 1 << 46;
         let Some(text) = self.text("at")? else { return Ok(None) };
-        let at = match text.strip_suffix("ms") {
-            Some(millis) => {
-                millis.parse().ok().filter(|millis| *millis < MILLIS_END).map(Timestamp::from_millis)
-            }
-            None => text.parse().ok(),
-        };
-        at.map(Some).ok_or_else(|| {
-            Error::invalid(format!(
-                "query parameter \"at\" is {text:?}, neither a version nor milliseconds since 1970 such as \
-                 1764000000000ms"
-            ))
-            .into()
-        })
+        let at = point_in_time(text);
+        Ok(Some(at.map_err(|error| Error::invalid(format!("query parameter {}", error.message)))?))
     }
+}
+
+/// Reads the point in time `at`.
+pub(super) fn point_in_time(text: &str) -> Result<Timestamp, Error> {
+    /// Milliseconds fill the high 46 bits of a timestamp.
+    const MILLIS_END: u64 = 1 << 46;
+    let at = match text.strip_suffix("ms") {
+        Some(millis) => millis.parse().ok().filter(|millis| *millis < MILLIS_END).map(Timestamp::from_millis),
+        None => text.parse().ok(),
+    };
+    at.ok_or_else(|| {
+        Error::invalid(format!(
+            "\"at\" is {text:?}, neither a version nor milliseconds since 1970 such as 1764000000000ms"
+        ))
+    })
 }
 
 /// Replaces `%XX` by the byte that it stands for.

@@ -1,29 +1,54 @@
 //! The table of paths.
 
 use super::problem::Failure;
-use super::{Http, admin, keys, scan};
+use super::{Http, admin, keys, scan, txn};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use std::sync::Arc;
 use trandb_cluster::Error;
 
-/// One path and what answers. More than one pattern where the router's leave a gap; the first names the path.
+/// One path and what answers.
 struct Route {
+    /// More than one where the router's patterns leave a gap.
     patterns: &'static [&'static str],
+    /// As OpenAPI writes it, which knows no catch-all; more than one where a catch-all takes in several.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests hold the document to it"))]
+    documented: &'static [&'static str],
     methods: MethodRouter<Arc<Http>>,
 }
 
 fn routes() -> Vec<Route> {
-    let route = |patterns, methods| Route { patterns, methods };
+    let route = |patterns, methods| Route { patterns, documented: patterns, methods };
     vec![
         route(&["/keys"], get(scan::page)),
-        route(
+        Route {
+            documented: &["/keys/{key}"],
             // A catch-all needs one byte; the empty key comes here to be refused by name.
-            &["/keys/{*key}", "/keys/"],
-            MethodRouter::new().get(keys::get).head(keys::head).put(keys::put).delete(keys::delete),
-        ),
+            ..route(
+                &["/keys/{*key}", "/keys/"],
+                MethodRouter::new().get(keys::get).head(keys::head).put(keys::put).delete(keys::delete),
+            )
+        },
+        route(&["/txn"], post(txn::begin)),
+        route(&["/txn/{id}"], get(txn::outcome)),
+        route(&["/txn/{id}/commit"], post(txn::commit)),
+        route(&["/txn/{id}/abort"], post(txn::abort)),
+        route(&["/txn/{id}/keys"], get(txn::keys::page)),
+        Route {
+            documented: &["/txn/{id}/keys/{key}", "/txn/{id}/keys/{key}/lock"],
+            ..route(
+                &["/txn/{id}/keys/{*key}", "/txn/{id}/keys/"],
+                MethodRouter::new()
+                    .get(txn::keys::get)
+                    .head(txn::keys::head)
+                    .put(txn::keys::put)
+                    .delete(txn::keys::delete)
+                    .post(txn::keys::lock),
+            )
+        },
+        route(&["/batch"], post(txn::batch::run)),
         route(&["/healthz"], get(admin::healthz)),
         route(&["/readyz"], get(admin::readyz)),
         route(&["/metrics"], get(admin::metrics)),
@@ -34,22 +59,22 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// Every path as OpenAPI writes it, which knows no catch-all.
+/// Every path as OpenAPI writes it, those of one route together.
 #[cfg(test)]
-pub(super) fn documented() -> Vec<String> {
-    routes().iter().map(|route| route.patterns[0].replace("{*", "{")).collect()
+pub(super) fn documented() -> Vec<&'static [&'static str]> {
+    routes().iter().map(|route| route.documented).collect()
 }
 
 /// The router.
 pub(super) fn router(http: Arc<Http>) -> Router {
     let mut router = Router::new();
-    for Route { patterns, methods } in routes() {
+    for Route { patterns, methods, .. } in routes() {
         for pattern in patterns {
             router = router.route(pattern, methods.clone());
         }
     }
     #[cfg(debug_assertions)]
-    let router = router.route("/admin/debug/panic", axum::routing::post(admin::panic));
+    let router = router.route("/admin/debug/panic", post(admin::panic));
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(http)
 }
 

@@ -12,17 +12,26 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;
-use trandb_cluster::Error;
 use trandb_cluster::limits::{SCAN_PAGE_ENTRIES_DEFAULT, SCAN_PAGE_ENTRIES_MAX};
 use trandb_cluster::wire::{Page, ScanRequest};
+use trandb_cluster::{Error, Timestamp};
 
 /// The query parameters.
 pub(super) const PARAMETERS: [&str; 8] =
     ["prefix", "start", "end", "limit", "cursor", "at", "keys_only", "keyspace"];
 
 pub(super) async fn page(State(http): State<Arc<Http>>, request: Request) -> Result<Response, Failure> {
-    let query = Query::parse(request.uri().query(), &PARAMETERS)?;
-    let scan = ScanRequest {
+    let scan = asked(&request, &PARAMETERS)?;
+    let keys_only = scan.keys_only;
+    let info = RequestInfo::of(&request);
+    let page = info.run(&http, false, |context| http.backend.scan(scan, context)).await??;
+    Ok(json(StatusCode::OK, &PageBody::new(&page, keys_only)))
+}
+
+/// What a request's query, in which only `known` may occur, wants.
+pub(super) fn asked(request: &Request, known: &[&str]) -> Result<ScanRequest, Failure> {
+    let query = Query::parse(request.uri().query(), known)?;
+    Ok(ScanRequest {
         prefix: query.bytes("prefix").unwrap_or_default(),
         start: query.bytes("start"),
         end: query.bytes("end"),
@@ -31,11 +40,7 @@ pub(super) async fn page(State(http): State<Arc<Http>>, request: Request) -> Res
         at: query.at()?,
         keys_only: query.parsed("keys_only", "true or false")?.unwrap_or(false),
         keyspace: keyspace_name(request.headers(), &query)?,
-    };
-    let keys_only = scan.keys_only;
-    let info = RequestInfo::of(&request);
-    let page = info.run(&http, false, |context| http.backend.scan(scan, context)).await??;
-    Ok(json(StatusCode::OK, &PageBody::new(&page, keys_only)))
+    })
 }
 
 fn limit(query: &Query) -> Result<u32, Failure> {
@@ -52,14 +57,17 @@ fn encode_cursor(cursor: &[u8]) -> String {
 }
 
 fn decode_cursor(text: &str) -> Result<Bytes, Failure> {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .map(Bytes::from)
-        .map_err(|_| Error::invalid("query parameter \"cursor\" is none that was given out").into())
+    cursor(text).ok_or_else(|| Error::invalid("query parameter \"cursor\" is none that was given out").into())
 }
 
+/// A cursor as pages write it.
+pub(super) fn cursor(text: &str) -> Option<Bytes> {
+    URL_SAFE_NO_PAD.decode(text).ok().map(Bytes::from)
+}
+
+/// A page as JSON.
 #[derive(Serialize)]
-struct PageBody<'a> {
+pub(super) struct PageBody<'a> {
     entries: Vec<EntryBody<'a>>,
     cursor: Option<String>,
     /// As text: JSON's readers round numbers above 2^53.
@@ -69,23 +77,41 @@ struct PageBody<'a> {
 #[derive(Serialize)]
 struct EntryBody<'a> {
     key: std::borrow::Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
-    version: String,
+    #[serde(flatten)]
+    value: Option<ValueBody<'a>>,
+    version: Option<String>,
+}
+
+/// A value in JSON: as text if it is UTF-8, else in base64.
+#[derive(Serialize)]
+pub(super) enum ValueBody<'a> {
+    #[serde(rename = "value")]
+    Text(&'a str),
+    #[serde(rename = "value_base64")]
+    Base64(String),
+}
+
+impl<'a> ValueBody<'a> {
+    pub(super) fn new(value: &'a [u8]) -> Self {
+        match std::str::from_utf8(value) {
+            Ok(text) => Self::Text(text),
+            Err(_) => Self::Base64(STANDARD.encode(value)),
+        }
+    }
+}
+
+/// A version in JSON; none of what a transaction has written and not yet committed. As text: JSON's readers round
+/// numbers above 2^53.
+pub(super) fn version_body(version: Timestamp) -> Option<String> {
+    (version != Timestamp::ZERO).then(|| version.to_string())
 }
 
 impl<'a> PageBody<'a> {
-    fn new(page: &'a Page, keys_only: bool) -> Self {
-        let entries = page.entries.iter().map(|entry| {
-            let text = std::str::from_utf8(&entry.value).ok();
-            EntryBody {
-                key: String::from_utf8_lossy(&entry.key),
-                value: text.filter(|_| !keys_only),
-                value_base64: (text.is_none() && !keys_only).then(|| STANDARD.encode(&entry.value)),
-                version: entry.version.to_string(),
-            }
+    pub(super) fn new(page: &'a Page, keys_only: bool) -> Self {
+        let entries = page.entries.iter().map(|entry| EntryBody {
+            key: String::from_utf8_lossy(&entry.key),
+            value: (!keys_only).then(|| ValueBody::new(&entry.value)),
+            version: version_body(entry.version),
         });
         Self {
             entries: entries.collect(),
@@ -98,7 +124,6 @@ impl<'a> PageBody<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trandb_cluster::Timestamp;
     use trandb_cluster::wire::Entry;
 
     #[test]

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trandb_cluster::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
+mod txn;
+
 struct Door {
     addr: SocketAddr,
     database: FakeDatabase,
@@ -315,36 +317,54 @@ async fn the_document_names_every_route_and_no_other() {
     let document = get(&door, "/openapi.json").await.json();
     let paths = document["paths"].as_object().expect("paths");
     let documented: BTreeSet<String> = paths.keys().cloned().collect();
-    assert_eq!(documented, routes::documented().into_iter().collect());
-    for (path, operations) in paths {
-        let answer = send(&door, "PATCH", &path.replace("{key}", "k"), &[], b"").await;
-        assert_eq!(answer.status, 405, "{path}");
+    let routes = routes::documented();
+    assert_eq!(documented, routes.iter().copied().flatten().map(|path| (*path).to_owned()).collect());
+    for route in routes {
+        let answer = send(&door, "PATCH", &route[0].replace("{key}", "k"), &[], b"").await;
+        assert_eq!(answer.status, 405, "{route:?}");
         let allowed: BTreeSet<String> =
             answer.headers["allow"].split(',').map(|method| method.trim().to_lowercase()).collect();
-        let mut documented: BTreeSet<String> = operations
-            .as_object()
-            .expect("operations")
-            .keys()
-            .filter(|key| *key != "parameters")
-            .cloned()
-            .collect();
+        let operations = route.iter().flat_map(|path| paths[*path].as_object().expect("operations").keys());
+        let mut documented: BTreeSet<String> =
+            operations.filter(|key| *key != "parameters").cloned().collect();
         if documented.contains("get") {
             // The router answers HEAD wherever it answers GET.
             documented.insert("head".to_owned());
         }
-        assert_eq!(allowed, documented, "{path}");
+        assert_eq!(allowed, documented, "{route:?}");
     }
-    let scan = paths["/keys"]["get"]["parameters"].as_array().expect("parameters");
-    let named: BTreeSet<&str> = scan
-        .iter()
-        .filter_map(|parameter| match parameter["$ref"].as_str() {
-            Some("#/components/parameters/At") => Some("at"),
-            Some("#/components/parameters/Keyspace") => Some("keyspace"),
-            Some(_) => None,
-            None => parameter["name"].as_str(),
-        })
-        .collect();
-    assert_eq!(named, scan::PARAMETERS.into_iter().collect());
+    for (path, known) in
+        [("/keys", &scan::PARAMETERS[..]), ("/txn/{id}/keys", &super::txn::keys::SCAN_PARAMETERS)]
+    {
+        let scan = paths[path]["get"]["parameters"].as_array().expect("parameters");
+        let named: BTreeSet<&str> = scan
+            .iter()
+            .filter_map(|parameter| match parameter["$ref"].as_str() {
+                Some("#/components/parameters/At") => Some("at"),
+                Some("#/components/parameters/Keyspace") => Some("keyspace"),
+                Some(_) => None,
+                None => parameter["name"].as_str(),
+            })
+            .collect();
+        assert_eq!(named, known.iter().copied().collect(), "{path}");
+    }
+    let mut refs = Vec::new();
+    references(&document, &mut refs);
+    for reference in refs {
+        let pointer = reference.strip_prefix('#').expect("within the document");
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str));
+            members.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
 }
 
 #[tokio::test]

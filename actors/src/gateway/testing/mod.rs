@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use trandb_cluster::command::{Condition, Write, WriteOutcome};
-use trandb_cluster::txn::{TxnRequest, TxnResponse};
+use trandb_cluster::txn::{TxnId, TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::{
     ClusterView, Entry, KeyOp, KeyResult, NodeView, Page, ScanRequest, Topology, TraceContext,
     VerifiedPartition, VerifyReport, Versioned,
@@ -52,6 +52,11 @@ impl FakeDatabase {
             .await
             .expect("in time")
             .expect("the sender lives");
+    }
+
+    /// Aborts an open transaction as a coordinator does that was asked nothing for long.
+    pub(crate) fn abort_idle(&self, txn: TxnId) {
+        self.transactions.end(txn, TxnOutcome::Aborted("it was idle for 30000 ms".to_owned()));
     }
 
     fn run(&self, op: KeyOp) -> Result<KeyResult, Error> {

@@ -9,6 +9,7 @@
 //! when it was due, so that a server that stalls does not hide it.
 
 mod chooser;
+mod partitions;
 mod report;
 mod template;
 mod worker;
@@ -16,6 +17,7 @@ mod worker;
 use super::args::Global;
 use super::failure::Failure;
 use chooser::{Chooser, Rng};
+use partitions::Partitions;
 use report::{Report, Tally};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use template::{Kind, Templates};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use trandb_client::Isolation;
 use trandb_cluster::limits::{SCAN_PAGE_ENTRIES_MAX, VALUE_BYTES_MAX};
 use worker::{Plan, Work, Worker};
 
@@ -37,8 +40,13 @@ const CONNECTIONS_MAX: i64 = 10_000;
 #[derive(clap::Args, Clone)]
 pub(crate) struct Args {
     /// What share of requests is of which kind.
-    #[arg(long, default_value = "get:50,put:50", value_name = "get:N,put:N,scan:N")]
+    /// Transactions are single (two puts on one partition, in one request), cross (on two partitions), and rmw (begin,
+    /// get, put, commit).
+    #[arg(long, default_value = "get:50,put:50", value_name = "get:N,put:N,scan:N,single:N,cross:N,rmw:N")]
     mix: Mix,
+    /// What transactions may see of each other: read_committed, snapshot, serializable.
+    #[arg(long, default_value = "serializable", value_parser = super::txn::isolation)]
+    isolation: Isolation,
     /// Connections, spread over the addresses in turn.
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     connections: u32,
@@ -150,7 +158,12 @@ async fn measure(global: &Global, args: &Args) -> Result<Report, Failure> {
     if addrs.is_empty() {
         return Err(Failure::new(super::failure::USAGE, "no address to connect to"));
     }
-    let templates = Arc::new(Templates::new(args.value_bytes, args.scan_limit, global.keyspace.clone()));
+    let client = super::connect(global).await?;
+    let partitions = Partitions::new(&client.topology().await?, global.keyspace.as_deref(), args.keys);
+    let partitions = Arc::new(partitions);
+    let templates =
+        Templates::new(args.value_bytes, args.scan_limit, global.keyspace.clone(), args.isolation);
+    let templates = Arc::new(templates);
     let mut workers = Vec::new();
     for i in 0..args.connections {
         let addr = addrs[i as usize % addrs.len()].clone();
@@ -158,7 +171,7 @@ async fn measure(global: &Global, args: &Args) -> Result<Report, Failure> {
         workers.push(worker.map_err(|error| Failure::from(error.into_error()))?);
     }
 
-    let reads = args.mix.share(Kind::Get) + args.mix.share(Kind::Scan) > 0;
+    let reads = Kind::ALL.into_iter().any(|kind| kind.reads() && args.mix.share(kind) > 0);
     if reads && !args.no_fill {
         workers = fill(workers, args.keys).await?;
     }
@@ -170,7 +183,8 @@ async fn measure(global: &Global, args: &Args) -> Result<Report, Failure> {
     let connections = workers.len() as u32;
     let plans = workers.into_iter().zip(0u32..).map(|(worker, i)| {
         let rng = Rng::new(args.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(i)));
-        let work = Work::Mixed { mix: args.mix, chooser: chooser.clone(), rng };
+        let (chooser, partitions) = (chooser.clone(), partitions.clone());
+        let work = Work::Mixed { mix: args.mix, chooser, partitions, rng };
         // Connections take turns at the rate, so that their requests do not come in step.
         let gap = args.rate.map(|rate| Duration::from_secs_f64(f64::from(connections) / rate as f64));
         let first_due = gap.map(|gap| start + gap * i / connections);
@@ -252,12 +266,12 @@ mod tests {
     #[test]
     fn a_mix_is_parsed_and_kept_to() {
         let mix: Mix = "get:3,scan:1".parse().expect("good");
-        assert_eq!(mix, Mix([3, 0, 1]));
+        assert_eq!(mix, Mix([3, 0, 1, 0, 0, 0]));
         let mut counts = [0; Kind::ALL.len()];
         for random in 0..400 {
             counts[mix.choose(random) as usize] += 1;
         }
-        assert_eq!(counts, [300, 0, 100]);
+        assert_eq!(counts, [300, 0, 100, 0, 0, 0]);
         for text in ["", "get", "get:x", "take:1", "get:0", "get:-1", "get:70000"] {
             assert!(text.parse::<Mix>().is_err(), "{text}");
         }

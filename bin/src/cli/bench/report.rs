@@ -21,6 +21,8 @@ const LATENCY_DIGITS: u8 = 2;
 pub(crate) struct Tally {
     latencies_us: [Histogram<u64>; Kind::ALL.len()],
     failed: [u64; Kind::ALL.len()],
+    /// Transactions that lost a conflict: nobody's fault, so not among the failed.
+    conflicts: [u64; Kind::ALL.len()],
     errors: BTreeMap<String, u64>,
     reconnects_failed: u64,
 }
@@ -33,6 +35,7 @@ impl Default for Tally {
         Self {
             latencies_us: std::array::from_fn(|_| histogram()),
             failed: Default::default(),
+            conflicts: Default::default(),
             errors: BTreeMap::new(),
             reconnects_failed: 0,
         }
@@ -45,6 +48,10 @@ impl Tally {
     }
 
     pub(crate) fn failed(&mut self, kind: Kind, code: ErrorCode) {
+        if code == ErrorCode::Conflict {
+            self.conflicts[kind as usize] += 1;
+            return;
+        }
         self.failed[kind as usize] += 1;
         *self.errors.entry(code.to_string()).or_default() += 1;
     }
@@ -69,6 +76,7 @@ impl Tally {
         for kind in 0..Kind::ALL.len() {
             self.latencies_us[kind].add(&other.latencies_us[kind]).expect("all have the same bounds");
             self.failed[kind] += other.failed[kind];
+            self.conflicts[kind] += other.conflicts[kind];
         }
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
@@ -93,6 +101,7 @@ impl Report {
             "pipeline": args.pipeline,
             "value_bytes": args.value_bytes,
             "keys": args.keys,
+            "isolation": args.isolation.name(),
             "distribution": format!("{:?}", args.distribution).to_lowercase(),
             "rate": args.rate,
             "seconds": args.seconds,
@@ -133,30 +142,46 @@ impl Report {
     }
 
     fn rows(&self) -> Rows {
-        let mut rows =
-            Rows::new(&["kind", "ops", "ops_per_second", "p50_us", "p95_us", "p99_us", "max_us", "errors"]);
+        let mut rows = Rows::new(&[
+            "kind",
+            "ops",
+            "ops_per_second",
+            "p50_us",
+            "p95_us",
+            "p99_us",
+            "max_us",
+            "errors",
+            "conflicts",
+            "aborted_percent",
+        ]);
         let mut all = Tally::default();
         let mut kinds = 0;
         for kind in Kind::ALL {
             let (latencies_us, failed) =
                 (&self.tally.latencies_us[kind as usize], self.tally.failed[kind as usize]);
-            if latencies_us.is_empty() && failed == 0 {
+            let conflicts = self.tally.conflicts[kind as usize];
+            if latencies_us.is_empty() && failed == 0 && conflicts == 0 {
                 continue;
             }
             kinds += 1;
             all.latencies_us[0].add(latencies_us).expect("all have the same bounds");
             all.failed[0] += failed;
-            rows.push(self.row(kind.name(), latencies_us, failed));
+            all.conflicts[0] += conflicts;
+            rows.push(self.row(kind.name(), latencies_us, failed, conflicts));
         }
         if kinds != 1 {
-            rows.push(self.row("all", &all.latencies_us[0], all.failed[0]));
+            rows.push(self.row("all", &all.latencies_us[0], all.failed[0], all.conflicts[0]));
         }
         rows
     }
 
-    fn row(&self, name: &str, latencies_us: &Histogram<u64>, failed: u64) -> Vec<Value> {
+    fn row(&self, name: &str, latencies_us: &Histogram<u64>, failed: u64, conflicts: u64) -> Vec<Value> {
         let quantile = |quantile| json!(latencies_us.value_at_quantile(quantile));
         let per_second = latencies_us.len() as f64 / self.length.as_secs_f64();
+        let decided = latencies_us.len() + conflicts;
+        // Of those that were decided, to a tenth.
+        let aborted_percent =
+            (1000 * conflicts).checked_div(decided).map_or(0.0, |tenths| tenths as f64 / 10.0);
         vec![
             json!(name),
             json!(latencies_us.len()),
@@ -166,6 +191,8 @@ impl Report {
             quantile(0.99),
             json!(latencies_us.max()),
             json!(failed),
+            json!(conflicts),
+            json!(aborted_percent),
         ]
     }
 }

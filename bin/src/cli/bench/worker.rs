@@ -2,8 +2,9 @@
 
 use super::Mix;
 use super::chooser::{Chooser, Rng};
+use super::partitions::Partitions;
 use super::report::Tally;
-use super::template::{Kind, Templates, verdict};
+use super::template::{Kind, Step, Templates, begun, verdict};
 use std::iter::StepBy;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,14 +26,22 @@ pub(crate) enum Work {
     /// Each of these keys once.
     Fill { keys: StepBy<Range<u64>> },
     /// Whatever chance says.
-    Mixed { mix: Mix, chooser: Arc<Chooser>, rng: Rng },
+    Mixed { mix: Mix, chooser: Arc<Chooser>, partitions: Arc<Partitions>, rng: Rng },
 }
 
 impl Work {
-    fn next(&mut self) -> Option<(Kind, u64)> {
+    /// A kind, and the keys that it is about; most are about the first only.
+    fn next(&mut self) -> Option<(Kind, [u64; 2])> {
         match self {
-            Self::Fill { keys } => keys.next().map(|key| (Kind::Put, key)),
-            Self::Mixed { mix, chooser, rng } => Some((mix.choose(rng.next()), chooser.choose(rng))),
+            Self::Fill { keys } => keys.next().map(|key| (Kind::Put, [key; 2])),
+            Self::Mixed { mix, chooser, partitions, rng } => {
+                let (kind, key) = (mix.choose(rng.next()), chooser.choose(rng));
+                let partner = match kind {
+                    Kind::Single | Kind::Cross => partitions.partner(key, kind == Kind::Single, rng),
+                    Kind::Get | Kind::Put | Kind::Scan | Kind::Rmw => key,
+                };
+                Some((kind, [key, partner]))
+            }
         }
     }
 }
@@ -55,6 +64,24 @@ pub(crate) struct Plan {
 struct Slot {
     kind: Kind,
     started: Instant,
+    key: u64,
+    /// How far a read-modify-write is.
+    step: Step,
+}
+
+impl Slot {
+    /// The step after the one that was answered by `frame`; none when the request is done.
+    fn next(&self, frame: &[u8]) -> Result<Option<Step>, trandb_client::Error> {
+        if self.kind != Kind::Rmw {
+            return Ok(None);
+        }
+        Ok(match self.step {
+            Step::Begin => Some(Step::Get(begun(frame)?)),
+            Step::Get(txn) => Some(Step::Put(txn)),
+            Step::Put(txn) => Some(Step::Commit(txn)),
+            Step::Commit(_) => None,
+        })
+    }
 }
 
 pub(crate) struct Worker {
@@ -123,14 +150,14 @@ impl Worker {
             if due.is_some_and(|due| due > now) {
                 return true;
             }
-            let Some((kind, key)) = plan.work.next() else { return false };
-            if let Err(error) = connection.queue_encoded(self.templates.request(kind, slot, key)) {
+            let Some((kind, keys)) = plan.work.next() else { return false };
+            if let Err(error) = connection.queue_encoded(self.templates.request(kind, slot, keys)) {
                 tally.lost(1, &error.to_string());
                 return false;
             }
             self.free.pop();
             let started = due.filter(|due| *due < self.room_since).unwrap_or(now);
-            self.slots[slot] = Some(Slot { kind, started });
+            self.slots[slot] = Some(Slot { kind, started, key: keys[0], step: Step::Begin });
             if let (Some(at), Some(gap)) = (due.as_mut(), plan.gap) {
                 *at += gap;
             }
@@ -155,9 +182,26 @@ impl Worker {
                 Ok(verdict) => verdict,
                 Err(error) => return self.broken(&error.to_string(), tally),
             };
-            let Some(Slot { kind, started }) = self.slots.get_mut(slot).and_then(Option::take) else {
+            let Some(asked) = self.slots.get_mut(slot).and_then(Option::take) else {
                 return self.broken("an answer to no request", tally);
             };
+            let next = match result.is_ok().then(|| asked.next(&bytes)).transpose() {
+                Ok(next) => next.flatten(),
+                Err(error) => return self.broken(&error.to_string(), tally),
+            };
+            let Some(connection) = &mut self.connection else { return };
+            if let Some(step) = next {
+                self.slots[slot] = Some(Slot { step, ..asked });
+                if let Err(error) = connection.queue_encoded(self.templates.step(step, slot, asked.key)) {
+                    return self.broken(&error.to_string(), tally);
+                }
+                frame = match connection.buffered() {
+                    Ok(frame) => frame,
+                    Err(error) => return self.broken(&error.to_string(), tally),
+                };
+                continue;
+            }
+            let Slot { kind, started, .. } = asked;
             self.free.push(slot);
             if started >= plan.measured && now <= plan.end {
                 match result {
@@ -165,7 +209,6 @@ impl Worker {
                     Err(error) => tally.failed(kind, error.code),
                 }
             }
-            let Some(connection) = &mut self.connection else { return };
             frame = match connection.buffered() {
                 Ok(frame) => frame,
                 Err(error) => return self.broken(&error.to_string(), tally),

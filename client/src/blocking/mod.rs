@@ -1,10 +1,16 @@
 //! The same client for programs without an async runtime.
 
+mod txn;
+
+pub use txn::Txn;
+
 use crate::options::{Addresses, Builder};
 use crate::{
-    ClusterView, Condition, Error, Page, ScanRequest, Timestamp, Topology, VerifyReport, Versioned, Written,
+    Batch, ClusterView, Committed, Condition, Error, Page, ScanRequest, Timestamp, Topology, TxnId,
+    TxnOutcome, VerifyReport, Versioned, Written,
 };
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -20,7 +26,7 @@ use tokio::runtime::Runtime;
 /// ```
 pub struct Client {
     client: crate::Client,
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
 }
 
 macro_rules! forwards {
@@ -31,15 +37,20 @@ macro_rules! forwards {
             /// # Errors
             /// As there.
             pub fn $name(&self, $($arg: $type),*) -> Result<$output, Error> {
-                self.runtime.block_on(async {
-                    // Lets connections notice what happened between calls, such as a node's farewell, before
-                    // anything is sent on them.
-                    tokio::task::yield_now().await;
-                    self.client.$name($($arg),*).await
-                })
+                wait(&self.runtime, self.client.$name($($arg),*))
             }
         )*
     };
+}
+
+/// Waits for a call.
+fn wait<T>(runtime: &Runtime, call: impl Future<Output = T>) -> T {
+    runtime.block_on(async {
+        // Lets connections notice what happened between calls, such as a node's farewell, before anything is sent on
+        // them.
+        tokio::task::yield_now().await;
+        call.await
+    })
 }
 
 impl Client {
@@ -61,7 +72,7 @@ impl Client {
             .build()
             .map_err(|error| Error::internal(format!("no runtime: {error}")))?;
         let client = runtime.block_on(builder.connect(addrs))?;
-        Ok(Self { client, runtime })
+        Ok(Self { client, runtime: Arc::new(runtime) })
     }
 
     /// Changes the time limit of each call from here on, retries included.
@@ -89,5 +100,7 @@ impl Client {
         cluster_status() -> ClusterView,
         verify() -> VerifyReport,
         ping() -> (),
+        outcome(txn: TxnId) -> TxnOutcome,
+        batch(batch: Batch) -> Committed,
     }
 }

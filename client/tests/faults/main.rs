@@ -1,6 +1,8 @@
 //! The client against nodes that fail in every way a network knows.
 
+mod coordinator;
 mod fake;
+mod txn;
 
 use fake::{Net, Reaction, echo, garbage, script, well};
 use std::sync::Arc;
