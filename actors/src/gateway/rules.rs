@@ -4,7 +4,7 @@ use super::backend::Backend;
 use bytes::Bytes;
 use trandb_cluster::command::{Condition, Write};
 use trandb_cluster::limits::{TXN_OPS_MAX, VALUE_BYTES_MAX};
-use trandb_cluster::txn::{TxnKey, TxnOp, TxnRequest};
+use trandb_cluster::txn::{Blocker, TxnKey, TxnOp, TxnRequest};
 use trandb_cluster::{EncodedKey, Error, Key, KeyspaceId, Timestamp};
 
 /// Checks and encodes a key.
@@ -92,6 +92,11 @@ pub(crate) fn condition_failed(current: Option<Timestamp>) -> Error {
         Some(version) => format!("the key's version is {version}"),
         None => "the key has no value".to_owned(),
     })
+}
+
+/// An outcome that never leaves a partition's leader, which waits for the end of the transaction instead.
+pub(crate) fn leader_only(by: Blocker) -> Error {
+    Error::internal(format!("a write came back undone, blocked by transaction {}", by.txn))
 }
 
 /// What a request that was not answered in time is told: a write may have been done.
