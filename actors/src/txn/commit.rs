@@ -126,7 +126,13 @@ async fn commit_at_once(
     request: &RequestContext,
 ) -> Result<Timestamp, Failed> {
     let step = TxnStep::Commit { txn, effects: effects.clone() };
-    match pass(database, partition, step, &effects, request).await {
+    let mut answer = pass(database, partition, step, &effects, request).await;
+    // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
+    if let Ok(TxnApplied::Refused(conflict @ Conflict::Blocked { .. })) = &answer {
+        let decision = Decision::Abort(conflict.to_string());
+        answer = database.txn_step(partition, TxnStep::Decide { txn, decision }, request).await;
+    }
+    match answer {
         Ok(TxnApplied::Committed(at)) => Ok(at),
         Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(&conflict)),
         Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),

@@ -1,0 +1,590 @@
+//! A few partitions, an oracle, and coordinators that go one step at a time.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use trandb_cluster::command::{Applied, Command, Condition, Write, WriteBatch, WriteOutcome};
+use trandb_cluster::limits::TXN_LEASE_MS;
+use trandb_cluster::mvcc::Version;
+use trandb_cluster::partition::PartitionState;
+use trandb_cluster::txn::{
+    Blocker, Conflict, Coordinator, Decision, Isolation, Plan, Prepare, TxnApplied, TxnEntry, TxnId, TxnStep,
+};
+use trandb_cluster::wire::RangeScan;
+use trandb_cluster::{EncodedKey, KeyspaceId, NodeId, PartitionId, Timestamp};
+
+const KEYS: usize = 4;
+const PARTITIONS: usize = 2;
+const TXNS: usize = 4;
+
+/// A fault that the judge must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    SkipReadValidation,
+    PassIntents,
+    TimestampBeforePrepared,
+    LoseAnchor,
+    ResolveLater,
+}
+
+/// What one statement saw.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    pub(crate) at: Timestamp,
+    /// By key, what others had committed; what the transaction itself had written is left out.
+    pub(crate) values: BTreeMap<usize, Option<u64>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Txn {
+    pub(crate) name: String,
+    /// When it began and ended, in steps of the schedule.
+    pub(crate) started: usize,
+    pub(crate) ended: usize,
+    /// Its snapshot.
+    pub(crate) began: Timestamp,
+    pub(crate) committed: Option<Timestamp>,
+    pub(crate) observed: Vec<Observed>,
+    pub(crate) writes: BTreeMap<usize, Option<u64>>,
+    /// A write of one key without a transaction, which overwrites whatever is there.
+    pub(crate) is_plain: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) isolation: Isolation,
+    pub(crate) txns: Vec<Txn>,
+    pub(crate) end: BTreeMap<usize, u64>,
+    /// Transactions that still hold something after all was looked after.
+    pub(crate) left: Vec<TxnId>,
+    pub(crate) pushes: usize,
+    pub(crate) dead: usize,
+}
+
+/// xorshift64*: enough to draw schedules.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+
+    fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == 0
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Get(usize),
+    Scan,
+    Put(usize),
+    Delete(usize),
+}
+
+/// Where a coordinator stands.
+enum Stage {
+    Running(VecDeque<Op>),
+    Preparing { anchor: PartitionId, steps: VecDeque<(PartitionId, TxnStep)>, early: Option<Timestamp> },
+    Deciding { anchor: PartitionId, at: Option<Timestamp> },
+    Resolving { steps: VecDeque<(PartitionId, TxnStep)> },
+    Over,
+}
+
+struct Runner {
+    core: Coordinator,
+    stage: Stage,
+    others: Vec<PartitionId>,
+    txn: Txn,
+}
+
+struct Plain {
+    key: usize,
+    value: u64,
+    txn: Txn,
+    done: bool,
+}
+
+struct Cluster {
+    dice: Dice,
+    now: u64,
+    partitions: Vec<PartitionState>,
+    /// Per partition, its engine.
+    engines: Vec<BTreeMap<(EncodedKey, Timestamp), Version>>,
+    sent: Vec<(PartitionId, TxnStep)>,
+    fault: Option<Fault>,
+    pushes: usize,
+}
+
+fn key(number: usize) -> EncodedKey {
+    EncodedKey::from_parts(KeyspaceId::DEFAULT, format!("k{number}").as_bytes())
+}
+
+fn number(key: &EncodedKey) -> usize {
+    usize::from(key.as_bytes()[5] - b'0')
+}
+
+fn value(bytes: &Bytes) -> u64 {
+    u64::from_be_bytes(bytes[..].try_into().expect("eight bytes"))
+}
+
+/// By number, so that schedules have both: keys of one partition and of two.
+fn home(key: &EncodedKey) -> PartitionId {
+    PartitionId((number(key) % PARTITIONS) as u32)
+}
+
+impl Cluster {
+    fn timestamp(&mut self) -> Timestamp {
+        self.now += 1;
+        Timestamp(self.now)
+    }
+
+    fn state(&mut self, partition: PartitionId) -> &mut PartitionState {
+        &mut self.partitions[partition.0 as usize]
+    }
+
+    fn send(&mut self, partition: PartitionId, step: TxnStep) -> TxnApplied {
+        let timestamp = self.timestamp();
+        self.sent.push((partition, step.clone()));
+        let entry = TxnEntry { timestamp, gc_floor: Timestamp::ZERO, steps: vec![step] };
+        let state = self.state(partition);
+        let index = state.applied() + 1;
+        match state.apply(index, Command::Txn(entry)) {
+            Applied::Txns(mut answers) => answers.remove(0),
+            other => panic!("a step was answered with {other:?}"),
+        }
+    }
+
+    /// A read at `at`, as a partition's leader does it.
+    fn read(&mut self, keys: &[EncodedKey], scan: bool, at: Timestamp) -> BTreeMap<usize, Option<u64>> {
+        let mut found: BTreeMap<usize, Option<u64>> = keys.iter().map(|key| (number(key), None)).collect();
+        for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
+            let range = RangeScan {
+                start: key(0),
+                end: Some(key(KEYS)),
+                at,
+                limit: 100,
+                bytes_max: 1 << 20,
+                keys_only: false,
+            };
+            for key in keys.iter().filter(|key| home(key) == partition) {
+                let mut passed = false;
+                while let Some(by) = self.state(partition).intent(key).filter(|_| !passed) {
+                    passed = self.ask(partition, by, at);
+                }
+                if !scan {
+                    let value = self.state(partition).get(key, at).map(|found| value(&found.value));
+                    found.insert(number(key), value);
+                }
+            }
+            if scan {
+                for (key, versioned) in self.state(partition).scan(&range).entries {
+                    found.insert(number(&key), Some(value(&versioned.value)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Finds out what became of what is in the way; whether a read at `at` may pass.
+    fn ask(&mut self, partition: PartitionId, by: Blocker, at: Timestamp) -> bool {
+        if self.fault == Some(Fault::PassIntents) {
+            return true;
+        }
+        self.pushes += 1;
+        let committed = match self.send(by.anchor, TxnStep::Push { txn: by.txn, expires: by.expires }) {
+            TxnApplied::Pushed(above) => {
+                assert!(above > at, "a push is above all that was read before");
+                return true;
+            }
+            TxnApplied::Committed(at) => Some(at),
+            TxnApplied::Aborted(_) => None,
+            other => panic!("a push was answered with {other:?}"),
+        };
+        self.send(partition, TxnStep::Resolve { txn: by.txn, committed });
+        false
+    }
+
+    /// A replica is made anew, from a checkpoint or from another one's snapshot.
+    fn restart(&mut self, partition: usize) {
+        let digest = self.partitions[partition].digest();
+        let restored = if self.dice.one_in(2) {
+            let state = &mut self.partitions[partition];
+            let engine = &mut self.engines[partition];
+            let header = state.begin_checkpoint();
+            loop {
+                let puts = state.checkpoint_puts(64);
+                if puts.is_empty() {
+                    break;
+                }
+                engine.extend(puts.into_iter().map(|one| ((one.key, one.version.timestamp), one.version)));
+            }
+            state.end_checkpoint(true);
+            for name in state.checkpoint_removes() {
+                engine.remove(&name);
+            }
+            let mut restore = PartitionState::restore_from_checkpoint(header);
+            for ((key, _), version) in engine.iter() {
+                restore
+                    .add(trandb_cluster::mvcc::StoredVersion { key: key.clone(), version: version.clone() });
+            }
+            restore.finish()
+        } else {
+            let state = &mut self.partitions[partition];
+            let header = state.pin_snapshot();
+            let mut restore = PartitionState::restore_from_snapshot(header.clone());
+            let mut cursor = None;
+            loop {
+                let (chunk, next) = state.snapshot_chunk(header.index, cursor.as_ref(), 64);
+                chunk.into_iter().for_each(|one| restore.add(one));
+                cursor = next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            self.engines[partition].clear();
+            restore.finish()
+        };
+        let restored = restored.expect("restores");
+        assert_eq!(restored.digest(), digest);
+        assert_eq!(restored.recompute_digest(), digest);
+        self.partitions[partition] = restored;
+    }
+
+    /// What leaders do about transactions that nobody looks after.
+    fn tend(&mut self) {
+        self.now += (TXN_LEASE_MS + 1) << 18;
+        for _ in 0..3 {
+            for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
+                for by in self.state(partition).held().collect::<Vec<_>>() {
+                    self.fault = self.fault.filter(|&fault| fault != Fault::PassIntents);
+                    self.ask(partition, by, Timestamp::ZERO);
+                }
+                let unresolved: Vec<_> = self
+                    .state(partition)
+                    .unresolved()
+                    .map(|(txn, at, others)| (txn, at, others.to_vec()))
+                    .collect();
+                for (txn, at, others) in unresolved {
+                    for other in others {
+                        self.send(other, TxnStep::Resolve { txn, committed: Some(at) });
+                    }
+                    self.send(partition, TxnStep::Finish { txn });
+                }
+            }
+        }
+    }
+}
+
+impl Runner {
+    fn step(&mut self, cluster: &mut Cluster, step: usize) {
+        let txn = self.core.txn();
+        match &mut self.stage {
+            Stage::Running(ops) => match ops.pop_front() {
+                Some(op) => self.op(cluster, op),
+                None => self.begin_commit(cluster, step),
+            },
+            Stage::Preparing { anchor, steps, early } => {
+                let anchor = *anchor;
+                let Some((partition, prepare)) = steps.pop_front() else {
+                    let at = early.take();
+                    self.stage = Stage::Deciding { anchor, at };
+                    return;
+                };
+                let answer = cluster.send(partition, prepare);
+                if answer != TxnApplied::Prepared {
+                    cluster.send(
+                        anchor,
+                        TxnStep::Decide { txn, decision: Decision::Abort(format!("{answer:?}")) },
+                    );
+                    self.resolve(None, anchor, step, false);
+                }
+            }
+            Stage::Deciding { anchor, at } => {
+                let anchor = *anchor;
+                let Some(commit_at) = at.take() else {
+                    *at = Some(cluster.timestamp());
+                    return;
+                };
+                let decision = Decision::Commit(commit_at);
+                match cluster.send(anchor, TxnStep::Decide { txn, decision }) {
+                    TxnApplied::Committed(at) => {
+                        self.resolve(Some(at), anchor, step, cluster.fault == Some(Fault::ResolveLater))
+                    }
+                    TxnApplied::CommitAbove(_) => {}
+                    TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
+                    other => panic!("a decision was answered with {other:?}"),
+                }
+            }
+            Stage::Resolving { steps } => match steps.pop_front() {
+                Some((partition, step)) => drop(cluster.send(partition, step)),
+                None => self.stage = Stage::Over,
+            },
+            Stage::Over => {}
+        }
+    }
+
+    fn op(&mut self, cluster: &mut Cluster, op: Op) {
+        if self.core.wants_statement_snapshots() {
+            self.core.set_statement_snapshot(cluster.timestamp());
+        }
+        let at = self.core.read_at();
+        match op {
+            Op::Get(at_key) => {
+                let key = key(at_key);
+                if self.core.own(&key).is_none() {
+                    let values = cluster.read(std::slice::from_ref(&key), false, at);
+                    self.core.saw(&key, at).expect("within bounds");
+                    self.txn.observed.push(Observed { at, values });
+                }
+            }
+            Op::Scan => {
+                let all: Vec<EncodedKey> = (0..KEYS).map(key).collect();
+                let mut values = cluster.read(&all, true, at);
+                values.retain(|&number, _| self.core.own(&key(number)).is_none());
+                self.core.saw_range(key(0), key(KEYS), at).expect("within bounds");
+                self.txn.observed.push(Observed { at, values });
+            }
+            Op::Put(at_key) => {
+                let new = cluster.timestamp().0;
+                self.core
+                    .write(key(at_key), Some(Bytes::copy_from_slice(&new.to_be_bytes())))
+                    .expect("within bounds");
+                self.txn.writes.insert(at_key, Some(new));
+            }
+            Op::Delete(at_key) => {
+                self.core.write(key(at_key), None).expect("within bounds");
+                self.txn.writes.insert(at_key, None);
+            }
+        }
+    }
+
+    fn begin_commit(&mut self, cluster: &mut Cluster, step: usize) {
+        let all: Vec<PartitionId> = (0..PARTITIONS).map(|number| PartitionId(number as u32)).collect();
+        // The core asks by token, which a test cannot choose: keys are told apart by it.
+        let plan = self
+            .core
+            .plan(|token| (0..KEYS).map(key).find(|key| key.token() == token).map(|key| home(&key)), &all)
+            .expect("all keys have a home");
+        let txn = self.core.txn();
+        match plan {
+            Plan::Nothing => {
+                self.txn.committed = Some(self.core.read_at());
+                self.end(step);
+            }
+            Plan::One(partition, mut effects) => {
+                if cluster.fault == Some(Fault::SkipReadValidation) {
+                    effects.reads.clear();
+                    effects.ranges.clear();
+                }
+                let mut answer = cluster.send(partition, TxnStep::Commit { txn, effects });
+                if let TxnApplied::Refused(conflict @ Conflict::Blocked { .. }) = &answer {
+                    let decision = Decision::Abort(conflict.to_string());
+                    answer = cluster.send(partition, TxnStep::Decide { txn, decision });
+                }
+                if let TxnApplied::Committed(at) = answer {
+                    self.txn.committed = Some(at);
+                }
+                self.end(step);
+            }
+            Plan::Several { anchor, parts } => {
+                self.others = parts.keys().copied().filter(|&partition| partition != anchor).collect();
+                let mut steps = VecDeque::new();
+                for (partition, effects) in parts {
+                    for (part, mut effects) in (0..).zip(effects) {
+                        if cluster.fault == Some(Fault::SkipReadValidation) {
+                            effects.reads.clear();
+                            effects.ranges.clear();
+                        }
+                        let participants = if partition == anchor { self.others.clone() } else { Vec::new() };
+                        let prepare = Prepare { txn, anchor, participants, part, effects };
+                        steps.push_back((partition, TxnStep::Prepare(prepare)));
+                    }
+                }
+                if cluster.dice.one_in(2) {
+                    steps.make_contiguous().reverse();
+                }
+                let early =
+                    (cluster.fault == Some(Fault::TimestampBeforePrepared)).then(|| cluster.timestamp());
+                self.stage = Stage::Preparing { anchor, steps, early };
+            }
+        }
+    }
+
+    fn resolve(&mut self, committed: Option<Timestamp>, anchor: PartitionId, step: usize, later: bool) {
+        self.txn.committed = committed;
+        self.end(step);
+        let txn = self.core.txn();
+        let at = committed.map(|at| if later { at.plus(1000) } else { at });
+        let mut steps: VecDeque<_> =
+            self.others.iter().map(|&other| (other, TxnStep::Resolve { txn, committed: at })).collect();
+        if committed.is_some() {
+            steps.push_back((anchor, TxnStep::Finish { txn }));
+        }
+        self.stage = Stage::Resolving { steps };
+    }
+
+    fn end(&mut self, step: usize) {
+        self.txn.ended = step;
+        self.stage = Stage::Over;
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+}
+
+fn ops(dice: &mut Dice) -> VecDeque<Op> {
+    (0..1 + dice.below(4))
+        .map(|_| match dice.below(8) {
+            0 => Op::Scan,
+            1..4 => Op::Get(dice.below(KEYS)),
+            4 => Op::Delete(dice.below(KEYS)),
+            _ => Op::Put(dice.below(KEYS)),
+        })
+        .collect()
+}
+
+/// Runs one schedule.
+pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> History {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for _ in 0..8 {
+        dice.below(2);
+    }
+    let mut cluster = Cluster {
+        dice,
+        now: 1 << 40,
+        partitions: (0..PARTITIONS).map(|_| PartitionState::new()).collect(),
+        engines: vec![BTreeMap::new(); PARTITIONS],
+        sent: Vec::new(),
+        fault,
+        pushes: 0,
+    };
+    let mut waiting: Vec<VecDeque<Op>> = (0..TXNS).map(|_| ops(&mut cluster.dice)).collect();
+    let mut runners: Vec<Runner> = Vec::new();
+    let mut plain: Option<Plain> = None;
+    let (mut over, mut left_alone): (Vec<Txn>, Vec<Runner>) = (Vec::new(), Vec::new());
+    let mut step = 0;
+    while !(waiting.is_empty() && runners.is_empty()) {
+        step += 1;
+        let choice = cluster.dice.below(20);
+        if choice == 0 {
+            let partition = cluster.dice.below(PARTITIONS);
+            cluster.restart(partition);
+        } else if choice == 1 && !cluster.sent.is_empty() {
+            // A message comes once more, perhaps long after.
+            let which = cluster.dice.below(cluster.sent.len());
+            let (partition, again) = cluster.sent[which].clone();
+            cluster.send(partition, again);
+        } else if choice == 2 && plain.is_none() {
+            let (key, value) = (cluster.dice.below(KEYS), cluster.timestamp().0);
+            let txn = new_txn("plain".into(), step, Timestamp::ZERO, true);
+            plain = Some(Plain { key, value, txn, done: false });
+        } else if choice < 5 && plain.as_ref().is_some_and(|plain| !plain.done) {
+            let plain = plain.as_mut().expect("just seen");
+            write_plain(&mut cluster, plain, step);
+        } else if !waiting.is_empty() && (runners.is_empty() || choice < 8) {
+            let ops = waiting.pop().expect("just seen");
+            let begin = cluster.timestamp();
+            let id = TxnId { begin, node: NodeId(1) };
+            let core = Coordinator::new(id, isolation, false, begin);
+            let txn = new_txn(id.to_string(), step, begin, false);
+            runners.push(Runner { core, stage: Stage::Running(ops), others: Vec::new(), txn });
+        } else if !runners.is_empty() {
+            let which = cluster.dice.below(runners.len());
+            if cluster.dice.one_in(40) {
+                // Its coordinator dies.
+                left_alone.push(runners.swap_remove(which));
+                continue;
+            }
+            runners[which].step(&mut cluster, step);
+            if runners[which].is_over() {
+                over.push(runners.swap_remove(which).txn);
+            }
+        }
+    }
+    if fault == Some(Fault::LoseAnchor) {
+        cluster.partitions[0] = PartitionState::new();
+    }
+    cluster.tend();
+    let dead = left_alone.len();
+    for runner in left_alone {
+        let mut txn = runner.txn;
+        txn.ended = usize::MAX;
+        if txn.committed.is_none() {
+            txn.committed = inquire(&mut cluster, runner.core.txn());
+        }
+        over.push(txn);
+    }
+    if let Some(mut plain) = plain {
+        while !plain.done {
+            write_plain(&mut cluster, &mut plain, step);
+        }
+        over.push(plain.txn);
+    }
+    cluster.tend();
+    let all: Vec<EncodedKey> = (0..KEYS).map(key).collect();
+    let now = cluster.timestamp();
+    let end = cluster.read(&all, false, now);
+    History {
+        isolation,
+        txns: over,
+        end: end.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
+        left: cluster.partitions.iter().flat_map(|state| state.held().map(|by| by.txn)).collect(),
+        pushes: cluster.pushes,
+        dead,
+    }
+}
+
+fn new_txn(name: String, started: usize, began: Timestamp, is_plain: bool) -> Txn {
+    Txn {
+        name,
+        started,
+        ended: usize::MAX,
+        began,
+        committed: None,
+        observed: Vec::new(),
+        writes: BTreeMap::new(),
+        is_plain,
+    }
+}
+
+/// Tries a write without a transaction.
+fn write_plain(cluster: &mut Cluster, plain: &mut Plain, step: usize) {
+    let key = key(plain.key);
+    let partition = home(&key);
+    let value = Some(Bytes::copy_from_slice(&plain.value.to_be_bytes()));
+    let timestamp = cluster.timestamp();
+    let writes = vec![Write { key, value, condition: Condition::Any }];
+    let batch = WriteBatch { timestamp, gc_floor: Timestamp::ZERO, writes };
+    let state = cluster.state(partition);
+    let index = state.applied() + 1;
+    match state.apply(index, Command::Write(batch)) {
+        Applied::Writes(outcomes) => match outcomes[0] {
+            WriteOutcome::Done { version, .. } => {
+                plain.txn.committed = Some(version);
+                plain.txn.writes.insert(plain.key, Some(plain.value));
+                plain.txn.ended = step;
+                plain.done = true;
+            }
+            WriteOutcome::Blocked(_) => {}
+            WriteOutcome::ConditionFailed { .. } => panic!("it has no condition"),
+        },
+        other => panic!("a write was answered with {other:?}"),
+    }
+}
+
+/// Asks every partition, as a stranger does.
+fn inquire(cluster: &mut Cluster, txn: TxnId) -> Option<Timestamp> {
+    let mut committed = None;
+    for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
+        match cluster.send(partition, TxnStep::Inquire { txn }) {
+            TxnApplied::Committed(at) => committed = Some(at),
+            TxnApplied::Aborted(_) => {}
+            other => panic!("an inquiry after all leases was answered with {other:?}"),
+        }
+    }
+    committed
+}
