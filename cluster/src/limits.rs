@@ -25,6 +25,10 @@ pub const SCAN_PAGE_ENTRIES_DEFAULT: usize = 100;
 /// frame limit together with one largest value's overshoot being cut.
 pub const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
 
+/// Operations in one batch of a client, read no further than this: small ones take many times their bytes once they
+/// are decoded. At the limit: `invalid`.
+pub const TXN_BATCH_OPERATIONS_MAX: usize = 10_000;
+
 /// Writes in one replicated batch: bounds the time that one apply step may take.
 pub const BATCH_WRITES_MAX: usize = 1024;
 

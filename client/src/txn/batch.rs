@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trandb_cluster::command::Condition;
 use trandb_cluster::txn::{Isolation, TxnBatch, TxnId, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite};
 use trandb_cluster::wire::{Page, Response, ScanRequest, Versioned};
-use trandb_cluster::{Error, Key, Timestamp};
+use trandb_cluster::{Error, ErrorCode, Key, Timestamp};
 
 /// Operations for [`Client::batch`], in order; each sees those before it.
 ///
@@ -101,10 +101,11 @@ pub struct Committed {
 }
 
 impl Client {
-    /// Does all operations of a batch together, or none.
+    /// Does all operations of a batch together, or none. When it loses a conflict it is sent again, after a pause, until
+    /// the client's timeout is over: nothing of it hangs on what was read before.
     ///
     /// # Errors
-    /// `conflict` when it lost against another transaction, `condition_failed` when a condition did not hold,
+    /// `conflict` when it lost against others until then, `condition_failed` when a condition did not hold,
     /// `unavailable` or `overloaded` when it was not done in time: nothing was written. `unknown` when no answer came:
     /// it may or may not have been done.
     pub async fn batch(&self, batch: Batch) -> Result<Committed, Error> {
@@ -118,13 +119,24 @@ impl Client {
         let target = self.target(&ops);
         let request = TxnRequest::Batch(TxnBatch { isolation, ops });
         let deadline = Instant::now() + self.timeout;
-        match ask(&self.dispatch, request, target, deadline, self.trace).await? {
-            TxnResponse::Batch { txn, committed, results } => {
-                let results = results.into_iter().map(result).collect::<Result<_, _>>()?;
-                Ok(Committed { txn, at: committed, results })
+        for run in 1.. {
+            match ask(&self.dispatch, request.clone(), target, deadline, self.trace).await {
+                Ok(TxnResponse::Batch { txn, committed, results }) => {
+                    self.dispatch.transacted();
+                    let results = results.into_iter().map(result).collect::<Result<_, _>>()?;
+                    return Ok(Committed { txn, at: committed, results });
+                }
+                Ok(other) => return Err(mismatch(&Response::Txn(other))),
+                Err(error) if error.code == ErrorCode::Conflict => {
+                    match self.dispatch.pause_after_conflict(run, deadline) {
+                        Some(pause) => tokio::time::sleep(pause).await,
+                        None => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
             }
-            other => Err(mismatch(&Response::Txn(other))),
         }
+        unreachable!("the loop ends only by returning")
     }
 
     /// Checks an operation, and puts it into this client's keyspace.

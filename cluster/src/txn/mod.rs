@@ -2,7 +2,7 @@
 
 mod request;
 
-pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite};
+pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
 
 use crate::error::Error;
 use crate::ids::NodeId;

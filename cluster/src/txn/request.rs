@@ -1,10 +1,14 @@
 //! What travels between a client and a transaction's coordinator.
 
 use super::{Isolation, TxnId, TxnOutcome};
+use crate::limits::TXN_BATCH_OPERATIONS_MAX;
 use crate::timestamp::Timestamp;
 use crate::wire::{Page, ScanRequest, Versioned};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// A key as clients name it. Raw bytes, so that a bad one is answered by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +57,42 @@ pub struct TxnBatch {
     #[serde(default)]
     pub isolation: Isolation,
     /// In order; each sees those before it. One whose condition fails fails them all.
+    #[serde(deserialize_with = "operations")]
     pub ops: Vec<TxnOp>,
+}
+
+/// Decodes a batch's operations, which are too many at [`TXN_BATCH_OPERATIONS_MAX`] and one.
+///
+/// # Errors
+/// The decoder's, or that there are too many.
+pub fn operations<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Operations<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Operations<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at the most {TXN_BATCH_OPERATIONS_MAX} operations")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            // What the sender says of their number is not believed: room is made as they come.
+            let mut operations = Vec::new();
+            while let Some(operation) = seq.next_element()? {
+                if operations.len() == TXN_BATCH_OPERATIONS_MAX {
+                    return Err(A::Error::custom(format!("more than {TXN_BATCH_OPERATIONS_MAX} operations")));
+                }
+                operations.push(operation);
+            }
+            Ok(operations)
+        }
+    }
+
+    deserializer.deserialize_seq(Operations(PhantomData))
 }
 
 /// What is asked of transactions.
@@ -128,4 +167,22 @@ pub enum TxnResponse {
         /// In order.
         results: Vec<TxnResponse>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn a_batch_has_so_many_operations_and_not_one_more() {
+        let of = |count| {
+            let get = TxnOp::Get(TxnKey { key: Bytes::from_static(b"k"), keyspace: None });
+            TxnBatch { isolation: Isolation::Snapshot, ops: vec![get; count] }
+        };
+        let largest = of(TXN_BATCH_OPERATIONS_MAX);
+        assert_eq!(wire::decode::<TxnBatch>(&wire::encode(&largest)), Ok(largest));
+        let error = wire::decode::<TxnBatch>(&wire::encode(&of(TXN_BATCH_OPERATIONS_MAX + 1)));
+        assert!(error.expect_err("over").message.contains("more than 10000 operations"));
+    }
 }

@@ -128,3 +128,31 @@ fn request_id(headers: &HeaderMap, http: &Http) -> String {
         None => http.next_request_id(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_what_they_ask_for() {
+        for (method, path, expected) in [
+            (Method::GET, "/keys/k", Kind::Get),
+            (Method::HEAD, "/keys/txn/1-1/commit", Kind::Exists),
+            (Method::GET, "/keys", Kind::Scan),
+            (Method::POST, "/txn", Kind::TxnBegin),
+            (Method::GET, "/txn/1-1", Kind::TxnOutcome),
+            (Method::POST, "/txn/1-1/commit", Kind::TxnCommit),
+            (Method::POST, "/txn/1-1/abort", Kind::TxnAbort),
+            (Method::GET, "/txn/1-1/keys", Kind::TxnOp),
+            (Method::PUT, "/txn/1-1/keys/commit", Kind::TxnOp),
+            (Method::POST, "/txn/1-1/keys/k/lock", Kind::TxnOp),
+            (Method::POST, "/batch", Kind::Batch),
+            (Method::GET, "/txn/1-1/commit", Kind::Other),
+            (Method::POST, "/txn/1-1/nowhere", Kind::Other),
+            (Method::GET, "/admin/verify", Kind::Verify),
+            (Method::GET, "/nowhere", Kind::Other),
+        ] {
+            assert_eq!(kind(&method, path), expected, "{method} {path}");
+        }
+    }
+}

@@ -127,6 +127,19 @@ async fn the_largest_value_fits_into_a_transaction_and_a_batch() {
 }
 
 #[tokio::test]
+async fn a_batch_has_a_bounded_number_of_operations() {
+    use trandb_cluster::limits::TXN_BATCH_OPERATIONS_MAX;
+    let door = open().await;
+    let batch = |count| format!("{{\"ops\":[{}]}}", vec![r#"{"op":"get","key":"k"}"#; count].join(","));
+    let most = send(&door, "POST", "/batch", &[], batch(TXN_BATCH_OPERATIONS_MAX).as_bytes()).await;
+    assert_eq!(most.status, 200);
+    let over = send(&door, "POST", "/batch", &[], batch(TXN_BATCH_OPERATIONS_MAX + 1).as_bytes()).await;
+    assert_eq!((over.status, over.problem()), (400, "invalid".to_owned()));
+    let detail = over.json()["detail"].as_str().expect("text").to_owned();
+    assert!(detail.contains("more than 10000 operations"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_commit_that_is_not_answered_is_unknown_and_a_read_is_not() {
     let database = FakeDatabase::new();
     database.gate.send_replace(false);

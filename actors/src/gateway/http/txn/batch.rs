@@ -15,7 +15,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trandb_cluster::command::Condition;
-use trandb_cluster::txn::{Isolation, TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite};
+use trandb_cluster::txn::{
+    Isolation, TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations,
+};
 use trandb_cluster::wire::ScanRequest;
 use trandb_cluster::{Error, Timestamp};
 
@@ -25,6 +27,7 @@ use trandb_cluster::{Error, Timestamp};
 struct BatchBody {
     #[serde(default)]
     isolation: Isolation,
+    #[serde(deserialize_with = "operations")]
     ops: Vec<OpBody>,
 }
 
