@@ -83,7 +83,8 @@ impl Builder {
     setters! {
         /// How long a call may take in all, retries included. Default: 10 s.
         timeout: Duration,
-        /// How long a read waits for one node before it asks another. Default: 2 s.
+        /// How long a read, or a commit, waits for one node before another is asked; and how long a call within
+        /// [`Client::transact`] may take before its transaction is run again. Default: 2 s.
         attempt_timeout: Duration,
         /// How long connecting to one node may take. Default: 2 s.
         connect_timeout: Duration,

@@ -25,9 +25,9 @@ pub const SCAN_PAGE_ENTRIES_DEFAULT: usize = 100;
 /// frame limit together with one largest value's overshoot being cut.
 pub const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Operations in one batch of a client, read no further than this: small ones take many times their bytes once they
-/// are decoded. At the limit: `invalid`.
-pub const TXN_BATCH_OPERATIONS_MAX: usize = 10_000;
+/// Bytes that the results of a client's batch may take, by their [`weight`](crate::txn::TxnResponse::weight): what is
+/// around them still fits a frame. At the limit: `too_large`, and nothing of the batch is done.
+pub const TXN_BATCH_RESULT_BYTES_MAX: usize = CLIENT_FRAME_BYTES_MAX - 1024;
 
 /// Writes in one replicated batch: bounds the time that one apply step may take.
 pub const BATCH_WRITES_MAX: usize = 1024;
@@ -43,3 +43,6 @@ pub const PARTITIONS_MAX: u32 = 1024;
 
 /// Voters of one group: beyond this, quorums cost more than they protect.
 pub const REPLICATION_MAX: usize = 7;
+
+/// Operations of one transaction: each is remembered until it ends. At the limit: `too_large`.
+pub const TXN_OPS_MAX: usize = 10_000;

@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use bytes::Bytes;
 use trandb_cluster::command::{Condition, Write};
-use trandb_cluster::limits::VALUE_BYTES_MAX;
+use trandb_cluster::limits::{TXN_OPS_MAX, VALUE_BYTES_MAX};
 use trandb_cluster::txn::{TxnKey, TxnOp, TxnRequest};
 use trandb_cluster::{EncodedKey, Error, Key, KeyspaceId, Timestamp};
 
@@ -43,6 +43,9 @@ pub(crate) fn txn(request: &TxnRequest, backend: &dyn Backend) -> Result<(), Err
         TxnRequest::Op { op, .. } => txn_op(op, backend),
         TxnRequest::Batch(batch) if batch.ops.is_empty() => {
             Err(Error::invalid("the batch has no operations"))
+        }
+        TxnRequest::Batch(batch) if batch.ops.len() > TXN_OPS_MAX => {
+            Err(Error::too_large(format!("the batch has more than {TXN_OPS_MAX} operations")))
         }
         TxnRequest::Batch(batch) => batch.ops.iter().enumerate().try_for_each(|(index, op)| {
             txn_op(op, backend)

@@ -10,7 +10,8 @@ use trandb_client::{Client, Isolation, Timestamp, Txn, TxnId, TxnOptions, TxnOut
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Print what became of a transaction of the last 24 hours. One that nobody knows can never be committed afterwards.
+    /// Print what became of a transaction, which is kept for up to 24 hours. One that nobody knows can never be committed
+    /// afterwards.
     Outcome {
         /// Its id, as `begin` prints it.
         id: TxnId,

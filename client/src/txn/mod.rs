@@ -93,7 +93,7 @@ impl Pace {
         }
     }
 
-    /// When its commit must be done.
+    /// By when it must be open, and by when committed.
     fn end(self) -> Instant {
         match self {
             Self::PerCall(timeout) => Instant::now() + timeout,
@@ -119,8 +119,8 @@ impl Client {
         self.open(options, Pace::PerCall(self.timeout)).await
     }
 
-    /// What became of a transaction, of any client, of the last 24 hours. One that nobody knows can never be committed
-    /// after this was answered.
+    /// What became of a transaction, of any client. Outcomes are kept for up to 24 hours. One that nobody knows can never
+    /// be committed after this was answered.
     ///
     /// # Errors
     /// `unavailable` or `overloaded` when no node answered in time.
@@ -131,7 +131,7 @@ impl Client {
     }
 
     async fn open(&self, options: TxnOptions, pace: Pace) -> Result<Txn, Error> {
-        let deadline = pace.deadline(false);
+        let deadline = pace.end();
         match ask(&self.dispatch, options.begin(), Target::Any, deadline, self.trace).await? {
             TxnResponse::Begun { txn, read_at } => {
                 let inner = Inner {

@@ -1,11 +1,11 @@
 //! What travels between a client and a transaction's coordinator.
 
 use super::{Isolation, TxnId, TxnOutcome};
-use crate::limits::TXN_BATCH_OPERATIONS_MAX;
+use crate::limits::TXN_OPS_MAX;
 use crate::timestamp::Timestamp;
 use crate::wire::{Page, ScanRequest, Versioned};
 use bytes::Bytes;
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
@@ -61,10 +61,29 @@ pub struct TxnBatch {
     pub ops: Vec<TxnOp>,
 }
 
-/// Decodes a batch's operations, which are too many at [`TXN_BATCH_OPERATIONS_MAX`] and one.
+impl TxnResponse {
+    /// At least as many bytes as it takes on the wire, as one of a batch's results.
+    pub fn weight(&self) -> usize {
+        const FIELDS: usize = 64;
+        match self {
+            Self::Done => 8,
+            Self::Value(None) => 16,
+            Self::Value(Some(found)) => FIELDS + found.value.len(),
+            Self::Page(page) => {
+                let entries = page.entries.iter().map(|entry| FIELDS + entry.key.len() + entry.value.len());
+                2 * FIELDS + page.cursor.as_ref().map_or(0, Bytes::len) + entries.sum::<usize>()
+            }
+            Self::Begun { .. } | Self::Outcome(_) => 2 * FIELDS,
+            Self::Batch { results, .. } => 2 * FIELDS + results.iter().map(Self::weight).sum::<usize>(),
+        }
+    }
+}
+
+/// Decodes a batch's operations, of which no more are kept than tell that there are too many: small ones take many
+/// times their bytes once they are decoded.
 ///
 /// # Errors
-/// The decoder's, or that there are too many.
+/// The decoder's.
 pub fn operations<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -76,18 +95,18 @@ where
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at the most {TXN_BATCH_OPERATIONS_MAX} operations")
+            f.write_str("operations")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
             // What the sender says of their number is not believed: room is made as they come.
             let mut operations = Vec::new();
-            while let Some(operation) = seq.next_element()? {
-                if operations.len() == TXN_BATCH_OPERATIONS_MAX {
-                    return Err(A::Error::custom(format!("more than {TXN_BATCH_OPERATIONS_MAX} operations")));
-                }
+            while operations.len() <= TXN_OPS_MAX
+                && let Some(operation) = seq.next_element()?
+            {
                 operations.push(operation);
             }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
             Ok(operations)
         }
     }
@@ -172,17 +191,45 @@ pub enum TxnResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire;
+    use crate::wire::{self, Entry};
 
     #[test]
-    fn a_batch_has_so_many_operations_and_not_one_more() {
+    fn results_take_no_more_than_they_weigh() {
+        let bytes = |count| Bytes::from(vec![0xff; count]);
+        let version = Timestamp(u64::MAX);
+        let entry = |count| Entry { key: bytes(count), value: bytes(count), version };
+        let page = |cursor, count| {
+            let entries = (0..count).map(|n| entry(n * 40)).collect();
+            TxnResponse::Page(Page { entries, cursor, at: version })
+        };
+        let results = vec![
+            TxnResponse::Done,
+            TxnResponse::Value(None),
+            TxnResponse::Value(Some(Versioned { value: bytes(0), version })),
+            TxnResponse::Value(Some(Versioned { value: bytes(70_000), version })),
+            page(None, 0),
+            page(Some(bytes(1100)), 50),
+        ];
+        for result in &results {
+            let encoded = wire::encode(result).len();
+            assert!(encoded <= result.weight(), "{encoded} bytes, {} said: {result:?}", result.weight());
+        }
+        let txn = TxnId { begin: version, node: crate::NodeId(u64::MAX) };
+        // As many as there can be of what weighs most for its size.
+        let results = vec![TxnResponse::Value(None); TXN_OPS_MAX];
+        let batch = TxnResponse::Batch { txn, committed: version, results };
+        assert!(wire::encode(&batch).len() <= batch.weight());
+    }
+
+    #[test]
+    fn no_more_operations_are_kept_than_tell_that_there_are_too_many() {
         let of = |count| {
             let get = TxnOp::Get(TxnKey { key: Bytes::from_static(b"k"), keyspace: None });
             TxnBatch { isolation: Isolation::Snapshot, ops: vec![get; count] }
         };
-        let largest = of(TXN_BATCH_OPERATIONS_MAX);
-        assert_eq!(wire::decode::<TxnBatch>(&wire::encode(&largest)), Ok(largest));
-        let error = wire::decode::<TxnBatch>(&wire::encode(&of(TXN_BATCH_OPERATIONS_MAX + 1)));
-        assert!(error.expect_err("over").message.contains("more than 10000 operations"));
+        let kept = |count| wire::decode::<TxnBatch>(&wire::encode(&of(count))).map(|batch| batch.ops.len());
+        assert_eq!(kept(TXN_OPS_MAX), Ok(TXN_OPS_MAX));
+        assert_eq!(kept(TXN_OPS_MAX + 1), Ok(TXN_OPS_MAX + 1));
+        assert_eq!(kept(TXN_OPS_MAX + 100), Ok(TXN_OPS_MAX + 1));
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use trandb_cluster::command::Condition;
+use trandb_cluster::limits::TXN_BATCH_RESULT_BYTES_MAX;
 use trandb_cluster::txn::{
     Isolation, TxnBatch, TxnId, TxnKey, TxnOp, TxnOutcome, TxnRequest, TxnResponse, TxnWrite,
 };
@@ -71,9 +72,16 @@ impl Transactions {
             TxnRequest::Outcome { txn } => Ok(TxnResponse::Outcome(self.outcome(txn))),
             TxnRequest::Batch(TxnBatch { isolation, ops }) => {
                 let (txn, _) = self.begin(map, isolation, false);
-                let mut results = Vec::new();
+                let (mut results, mut bytes) = (Vec::new(), 0);
                 for op in ops {
-                    match self.op(map, txn, op, deadline).await {
+                    let result = self.op(map, txn, op, deadline).await.and_then(|result| {
+                        bytes += result.weight();
+                        match bytes > TXN_BATCH_RESULT_BYTES_MAX {
+                            true => Err(Error::too_large("the batch's results take too many bytes")),
+                            false => Ok(result),
+                        }
+                    });
+                    match result {
                         Ok(result) => results.push(result),
                         Err(error) => {
                             self.end(txn, TxnOutcome::Aborted(error.to_string()));

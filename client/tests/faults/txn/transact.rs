@@ -158,3 +158,21 @@ async fn a_transaction_whose_coordinator_is_gone_is_run_again_in_time() {
     done.expect("the next run");
     assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn opening_a_transaction_is_tried_for_all_of_the_time() {
+    let (net, coordinator) = (Net::default(), Coordinator::new(1));
+    let start = Instant::now();
+    net.set(
+        "a",
+        1,
+        node(&coordinator, move |request, _| {
+            let early = start.elapsed() < Duration::from_secs(4);
+            (early && matches!(request, TxnRequest::Begin { .. }))
+                .then(|| Reaction::Answer(Err(Error::unavailable("no timestamps"))))
+        }),
+    );
+    let client = builder(&net).connect("a").await.expect("lets it in");
+    client.transact(|txn| async move { txn.put("k", "v").await }).await.expect("in the end");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}

@@ -128,15 +128,45 @@ async fn the_largest_value_fits_into_a_transaction_and_a_batch() {
 
 #[tokio::test]
 async fn a_batch_has_a_bounded_number_of_operations() {
-    use trandb_cluster::limits::TXN_BATCH_OPERATIONS_MAX;
+    use trandb_cluster::limits::TXN_OPS_MAX;
     let door = open().await;
     let batch = |count| format!("{{\"ops\":[{}]}}", vec![r#"{"op":"get","key":"k"}"#; count].join(","));
-    let most = send(&door, "POST", "/batch", &[], batch(TXN_BATCH_OPERATIONS_MAX).as_bytes()).await;
+    let most = send(&door, "POST", "/batch", &[], batch(TXN_OPS_MAX).as_bytes()).await;
     assert_eq!(most.status, 200);
-    let over = send(&door, "POST", "/batch", &[], batch(TXN_BATCH_OPERATIONS_MAX + 1).as_bytes()).await;
-    assert_eq!((over.status, over.problem()), (400, "invalid".to_owned()));
-    let detail = over.json()["detail"].as_str().expect("text").to_owned();
-    assert!(detail.contains("more than 10000 operations"), "{detail}");
+    let over = send(&door, "POST", "/batch", &[], batch(TXN_OPS_MAX + 1).as_bytes()).await;
+    assert_eq!((over.status, over.problem()), (413, "too_large".to_owned()));
+    assert_eq!(over.json()["detail"], "the batch has more than 10000 operations");
+}
+
+#[tokio::test]
+async fn bodies_take_what_the_document_names_and_nothing_else() {
+    let door = open().await;
+    let document = get(&door, "/openapi.json").await.json();
+    let schemas = &document["components"]["schemas"];
+    let names = |schema: &Value| -> Vec<String> {
+        assert_eq!(schema["additionalProperties"], false);
+        schema["properties"].as_object().expect("properties").keys().cloned().collect()
+    };
+    let mut cases = vec![
+        ("/txn", "{\"more\":1}".to_owned(), names(&schemas["Begin"])),
+        ("/batch", "{\"more\":1}".to_owned(), names(&schemas["Batch"])),
+    ];
+    for op in schemas["BatchOp"]["oneOf"].as_array().expect("operations") {
+        let tag = &op["properties"]["op"]["const"];
+        let fields = names(op).into_iter().filter(|name| name != "op").collect();
+        cases.push(("/batch", format!("{{\"ops\":[{{\"op\":{tag},\"more\":1}}]}}"), fields));
+    }
+    assert_eq!(cases.len(), 6);
+    for (path, body, documented) in cases {
+        let answer = send(&door, "POST", path, &[], body.as_bytes()).await;
+        assert_eq!((answer.status, answer.problem()), (400, "invalid".to_owned()), "{body}");
+        // The refusal names what is wrong, then all that would have been right.
+        let detail = answer.json()["detail"].as_str().expect("text").to_owned();
+        let named: Vec<&str> = detail.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named[0], "more", "{detail}");
+        let taken: BTreeSet<&str> = named[1..].iter().copied().collect();
+        assert_eq!(taken, documented.iter().map(String::as_str).collect(), "{detail}");
+    }
 }
 
 #[tokio::test]

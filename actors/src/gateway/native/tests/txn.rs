@@ -105,6 +105,25 @@ async fn a_batch_is_done_as_a_whole_or_not() {
 }
 
 #[tokio::test]
+async fn a_batchs_results_fit_a_frame_or_nothing_is_done() {
+    let door = open().await;
+    let mut client = Client::enter(door.addr).await;
+    client.ask(2, put(Bytes::from_static(b"large"), filled(VALUE_BYTES_MAX), Condition::Any)).await;
+    client.answer(2).await.expect("written");
+    let batch = |reads| {
+        let mut ops = vec![TxnOp::Get(key("large")); reads];
+        ops.push(write("done", Bytes::from_static(b"v")));
+        TxnRequest::Batch(TxnBatch { isolation: Isolation::Serializable, ops })
+    };
+    let error = ask(&mut client, batch(2)).await.expect_err("two of the largest");
+    assert_eq!(error.code, ErrorCode::TooLarge);
+    client.ask(3, get("done")).await;
+    assert_eq!(client.answer(3).await, Ok(Response::Value(None)));
+    let Ok(TxnResponse::Batch { results, .. }) = ask(&mut client, batch(1)).await else { panic!("not done") };
+    assert!(matches!(&results[0], TxnResponse::Value(Some(found)) if found.value.len() == VALUE_BYTES_MAX));
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_named_before_the_database_is_asked() {
     let door = open().await;
     let mut client = Client::enter(door.addr).await;
