@@ -2,6 +2,7 @@
 
 use crate::key::EncodedKey;
 use crate::timestamp::Timestamp;
+use crate::txn::{Blocker, TxnApplied, TxnEntry};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,8 @@ impl Write {
 pub enum Command {
     /// Independent single-key writes, each done or refused by its own condition.
     Write(WriteBatch),
+    /// Steps of transactions.
+    Txn(TxnEntry),
 }
 
 /// Writes that were proposed together. The i-th write's version is `timestamp + i`.
@@ -63,6 +66,8 @@ pub struct WriteBatch {
 pub enum Applied {
     /// One outcome per write, in order.
     Writes(Vec<WriteOutcome>),
+    /// One per step, in order.
+    Txns(Vec<TxnApplied>),
     /// Nothing was done; propose again with a timestamp above this one.
     StaleTimestamp(Timestamp),
 }
@@ -82,4 +87,7 @@ pub enum WriteOutcome {
         /// The live value's version, none if there is none.
         current: Option<Timestamp>,
     },
+    /// Nothing was done: a transaction that is being committed has read or writes the key. Only the partition's leader
+    /// sees this; it waits for the end of that one and proposes the write again.
+    Blocked(Blocker),
 }

@@ -44,6 +44,8 @@ impl PartitionId {
 impl KeyspaceId {
     /// The keyspace that exists from the start.
     pub const DEFAULT: Self = Self(1);
+    /// What partitions keep for themselves; the last of all, so that no scan of another one reaches it.
+    pub const INTERNAL: Self = Self(u32::MAX);
 }
 
 /// A data directory's own random number: tells a wiped and restarted node from the one before it.

@@ -92,6 +92,11 @@ impl EncodedKey {
         self.0.slice(KEYSPACE_BYTES..)
     }
 
+    /// Whether it is one that partitions keep for themselves.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(&KeyspaceId::INTERNAL.0.to_be_bytes())
+    }
+
     /// Where the key lies on the ring.
     pub fn token(&self) -> Token {
         Token(xxhash_rust::xxh3::xxh3_64(&self.0))

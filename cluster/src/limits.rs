@@ -46,3 +46,25 @@ pub const REPLICATION_MAX: usize = 7;
 
 /// Operations of one transaction: each is remembered until it ends. At the limit: `too_large`.
 pub const TXN_OPS_MAX: usize = 10_000;
+
+/// Bytes of keys and values that one transaction writes and, apart from these, of keys and ranges that it has
+/// read: its coordinator and then its partitions hold them in memory. At the limit: `too_large`.
+pub const TXN_BYTES_MAX: usize = 64 << 20;
+
+/// How long after its begin a transaction may commit, in milliseconds: no longer than history is kept by default.
+/// Later: `conflict`.
+pub const TXN_LIFE_MS_MAX: u64 = 3_600_000;
+
+/// How long a transaction that is being committed may hold keys without a word from its coordinator, in milliseconds.
+/// Then whoever meets it has it aborted.
+pub const TXN_LEASE_MS: u64 = 3_000;
+
+/// Outcomes of transactions that a partition keeps, about 250 bytes each. Beyond it the oldest go that are older than
+/// [`TXN_OUTCOME_MS_MIN`]; asked for, their outcome is `unknown`.
+pub const TXN_OUTCOMES_MAX: usize = 65_536;
+
+/// How long an outcome is kept however many there are, in milliseconds: longer than a coordinator tries to learn it.
+pub const TXN_OUTCOME_MS_MIN: u64 = 60_000;
+
+/// How long outcomes are kept at the most, in milliseconds.
+pub const TXN_OUTCOME_MS_MAX: u64 = 86_400_000;

@@ -1,7 +1,7 @@
 //! The versions of one key.
 //!
-//! A chain holds a key's versions, oldest first, each a value or a tombstone. Within one partition commit
-//! timestamps grow with the log index, so a chain that is sorted by timestamp is sorted by index, too, and
+//! A chain holds a key's versions, oldest first, each a value or a tombstone. The commit timestamps of one key
+//! grow with the log index, so a chain that is sorted by timestamp is sorted by index, too, and
 //! "the state at log index i" and "the state at timestamp t" are both prefixes of it:
 //!
 //! ```text

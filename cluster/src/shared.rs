@@ -160,7 +160,7 @@ mod tests {
         let message = Bytes::from(encode(&command));
         let decoded: Command = decode_sharing(&message).expect("decodes");
         assert_eq!(decoded, command);
-        let Command::Write(batch) = decoded;
+        let Command::Write(batch) = decoded else { panic!("another kind") };
         let within = |value: &Bytes| message.as_ptr_range().contains(&value.as_ptr());
         batch.writes.iter().filter_map(|write| write.value.as_ref()).map(within).collect()
     }
@@ -177,7 +177,9 @@ mod tests {
     fn nothing_is_shared_with_a_message_that_was_decoded_before() {
         assert_eq!(shared(&[SHARE_BYTES_MIN]), [true]);
         let message = Bytes::from(encode(&command(&[SHARE_BYTES_MIN])));
-        let Command::Write(batch) = crate::wire::decode(&message).expect("decodes");
+        let Command::Write(batch) = crate::wire::decode(&message).expect("decodes") else {
+            panic!("another kind")
+        };
         let value = batch.writes[0].value.as_ref().expect("a value");
         assert!(!message.as_ptr_range().contains(&value.as_ptr()));
     }

@@ -37,6 +37,11 @@ impl Timestamp {
         Self(self.0.checked_add(n).expect("timestamps end in the year 4199"))
     }
 
+    /// The timestamp `millis` milliseconds later, or the last one.
+    pub const fn plus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis << COUNTER_BITS))
+    }
+
     /// The timestamp `millis` milliseconds earlier, or zero.
     pub const fn minus_millis(self, millis: u64) -> Self {
         Self(self.0.saturating_sub(millis << COUNTER_BITS))

@@ -4,7 +4,7 @@ use super::backend::Backend;
 use bytes::Bytes;
 use trandb_cluster::command::{Condition, Write};
 use trandb_cluster::limits::{TXN_OPS_MAX, VALUE_BYTES_MAX};
-use trandb_cluster::txn::{TxnKey, TxnOp, TxnRequest};
+use trandb_cluster::txn::{Blocker, TxnKey, TxnOp, TxnRequest};
 use trandb_cluster::{EncodedKey, Error, Key, KeyspaceId, Timestamp};
 
 /// Checks and encodes a key.
@@ -92,6 +92,11 @@ pub(crate) fn condition_failed(current: Option<Timestamp>) -> Error {
         Some(version) => format!("the key's version is {version}"),
         None => "the key has no value".to_owned(),
     })
+}
+
+/// A write that a transaction stood in the way of. The key's partition waits for its end, so doors hardly see one.
+pub(crate) fn blocked(blocker: &Blocker) -> Error {
+    Error::unavailable(format!("transaction {} is being committed and holds the key", blocker.txn))
 }
 
 /// What a request that was not answered in time is told: a write may have been done.

@@ -1,9 +1,14 @@
 //! Applying log entries.
 
 use super::PartitionState;
+use super::checkpoint::Checkpoints;
+use super::counters::Counters;
+use super::gc::Horizon;
 use crate::command::{Applied, Command, Condition, Write, WriteBatch, WriteOutcome};
+use crate::key::EncodedKey;
 use crate::mvcc::{Chain, Version};
 use crate::timestamp::Timestamp;
+use bytes::Bytes;
 use std::collections::btree_map::Entry;
 
 impl PartitionState {
@@ -15,8 +20,9 @@ impl PartitionState {
         self.advance(index);
         let applied = match command {
             Command::Write(batch) => self.apply_batch(index, batch),
+            Command::Txn(entry) => self.apply_txns(entry),
         };
-        self.history.record(index, self.counters.digest, self.counters.live_keys);
+        self.history.record(index, self.digest(), self.counters.live_keys);
         applied
     }
 
@@ -26,7 +32,7 @@ impl PartitionState {
     /// When `index` is not above every one before.
     pub fn skip(&mut self, index: u64) {
         self.advance(index);
-        self.history.record(index, self.counters.digest, self.counters.live_keys);
+        self.history.record(index, self.digest(), self.counters.live_keys);
     }
 
     fn advance(&mut self, index: u64) {
@@ -53,8 +59,12 @@ impl PartitionState {
 
     fn apply_write(&mut self, index: u64, timestamp: Timestamp, write: Write) -> WriteOutcome {
         let horizon = self.horizon();
-        let dirty_since = self.checkpoints.dirty_since();
         let Write { key, value, condition } = write;
+        if !self.holdings.is_empty()
+            && let Some(txn) = self.holdings.writer(&key, None).or_else(|| self.holdings.reader(&key, None))
+        {
+            return WriteOutcome::Blocked(self.holdings.blocker(txn));
+        }
         let entry = self.keys.entry(key);
         let current = match &entry {
             Entry::Vacant(_) => None,
@@ -68,30 +78,62 @@ impl PartitionState {
             return done;
         }
         let version = Version { timestamp, index, value };
-        self.counters.version_added(&version);
-        match entry {
-            Entry::Vacant(vacant) => {
-                self.counters.key_added(vacant.key());
-                self.counters.newest_changed(vacant.key(), None, &version);
-                self.checkpoints.mark_dirty(vacant.key());
-                vacant.insert(Chain::One(version));
-            }
-            Entry::Occupied(mut occupied) => {
-                let newest = occupied.get().newest();
-                self.counters.newest_changed(occupied.key(), Some(newest), &version);
-                // A newest version after the last checkpoint was marked when it came.
-                if newest.index <= dirty_since {
-                    self.checkpoints.mark_dirty(occupied.key());
-                }
-                occupied.get_mut().push(version);
-                let pruned = horizon.prune(occupied.get_mut(), PRUNE_PER_WRITE_MAX);
-                if !pruned.is_empty() {
-                    let key = occupied.key().clone();
-                    self.forget(&key, pruned);
-                }
-            }
+        let pruned = install(entry, version, &mut self.counters, &mut self.checkpoints, horizon);
+        if let Some((key, pruned)) = pruned {
+            self.forget(&key, pruned);
         }
         done
+    }
+
+    /// Installs a version, newer than all of its key, at the index that is being applied. A tombstone for a key that
+    /// has no value is left out.
+    pub(super) fn install(&mut self, key: EncodedKey, timestamp: Timestamp, value: Option<Bytes>) {
+        let horizon = self.horizon().of(&key);
+        let entry = self.keys.entry(key);
+        let lives = match &entry {
+            Entry::Vacant(_) => false,
+            Entry::Occupied(chain) => chain.get().newest().value.is_some(),
+        };
+        if value.is_none() && !lives {
+            return;
+        }
+        let version = Version { timestamp, index: self.applied, value };
+        let pruned = install(entry, version, &mut self.counters, &mut self.checkpoints, horizon);
+        if let Some((key, pruned)) = pruned {
+            self.forget(&key, pruned);
+        }
+    }
+}
+
+/// Puts a version that is newer than all into its key's chain; answers what that made superfluous.
+fn install(
+    entry: Entry<'_, EncodedKey, Chain>,
+    version: Version,
+    counters: &mut Counters,
+    checkpoints: &mut Checkpoints,
+    horizon: Horizon,
+) -> Option<(EncodedKey, Vec<Version>)> {
+    counters.version_added(&version);
+    match entry {
+        Entry::Vacant(vacant) => {
+            counters.key_added(vacant.key());
+            counters.newest_changed(vacant.key(), None, &version);
+            checkpoints.mark_dirty(vacant.key());
+            vacant.insert(Chain::One(version));
+            None
+        }
+        Entry::Occupied(mut occupied) => {
+            let newest = occupied.get().newest();
+            debug_assert!(newest.timestamp < version.timestamp, "the versions of a key grow");
+            counters.newest_changed(occupied.key(), Some(newest), &version);
+            // A newest version after the last checkpoint was marked when it came.
+            if newest.index <= checkpoints.dirty_since() {
+                checkpoints.mark_dirty(occupied.key());
+            }
+            occupied.get_mut().push(version);
+            let pruned = horizon.prune(occupied.get_mut(), PRUNE_PER_WRITE_MAX);
+            (!pruned.is_empty()).then(|| (occupied.key().clone(), pruned))
+        }
     }
 }
 

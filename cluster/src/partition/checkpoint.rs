@@ -23,6 +23,7 @@
 //! after the removals before it were handed out, which made them durable. An engine that failed to remove
 //! what it was told to is therefore not to be used further.
 
+use super::txn::records;
 use super::{PartitionHeader, PartitionState};
 use crate::key::EncodedKey;
 use crate::mvcc::StoredVersion;
@@ -47,6 +48,10 @@ struct Running {
     next: usize,
     /// The last version of that key that was handed out.
     after: Option<Timestamp>,
+    /// What transactions hold, as of the index: the records that are still to be put.
+    held: Vec<StoredVersion>,
+    /// All of these by name.
+    held_names: Vec<(EncodedKey, Timestamp)>,
 }
 
 /// Which versions the engine lacks and which it has too many. The removals that wait are bounded by the
@@ -68,12 +73,21 @@ pub(super) struct Checkpoints {
     removable: Vec<Removal>,
     /// Handed out to be removed after the running checkpoint's commit.
     handed_out: Vec<Removal>,
+    /// The records of what transactions hold as of the last committed checkpoint.
+    held: Vec<(EncodedKey, Timestamp)>,
+    /// Such records of other checkpoints. Restoring ignores them, so they may be removed whenever no checkpoint is
+    /// running, which might be about to put one of the same name.
+    held_garbage: Vec<(EncodedKey, Timestamp)>,
 }
 
 impl Checkpoints {
     /// As of a replica that was just restored from the checkpoint at `index`.
-    pub(super) fn committed_at(index: u64) -> Self {
-        Self { committed: index, ..Self::default() }
+    pub(super) fn committed_at(
+        index: u64,
+        held: Vec<(EncodedKey, Timestamp)>,
+        held_garbage: Vec<(EncodedKey, Timestamp)>,
+    ) -> Self {
+        Self { committed: index, held, held_garbage, ..Self::default() }
     }
 
     /// As of a replica whose engine holds nothing; `keys` are all it has.
@@ -105,9 +119,12 @@ impl Checkpoints {
         self.tombstones.push(Removal { key: key.clone(), timestamp, tombstone: true });
     }
 
-    fn begin(&mut self, index: u64) {
+    fn begin(&mut self, index: u64, held: Vec<StoredVersion>) {
         let keys = std::mem::take(&mut self.dirty);
-        self.running = Some(Running { index, keys, next: 0, after: None });
+        let held_names: Vec<_> = held.iter().map(|one| (one.key.clone(), one.version.timestamp)).collect();
+        // What is put again under the same name is garbage no more.
+        self.held_garbage.retain(|name| !held_names.contains(name));
+        self.running = Some(Running { index, keys, next: 0, after: None, held, held_names });
         if self.removable.is_empty() {
             // All that waited was handed out before; this checkpoint's commit makes its removal durable.
             self.removable.append(&mut self.tombstones_waiting);
@@ -120,8 +137,16 @@ impl Checkpoints {
         let Some(running) = self.running.take() else { return };
         let handed_out = std::mem::take(&mut self.handed_out);
         if committed {
+            // A checkpoint of an index that already has one writes the same records once more.
+            if running.index != self.committed {
+                self.held_garbage.append(&mut self.held);
+            }
             self.committed = running.index;
+            self.held = running.held_names;
             return;
+        }
+        if running.index != self.committed {
+            self.held_garbage.extend(running.held_names);
         }
         // Written meanwhile as well: once is enough.
         self.dirty.extend(running.keys);
@@ -140,7 +165,9 @@ impl Checkpoints {
     fn removes(&mut self) -> Vec<(EncodedKey, Timestamp)> {
         let removals = std::mem::take(&mut self.removable);
         if self.running.is_none() {
-            return removals.into_iter().map(|removal| (removal.key, removal.timestamp)).collect();
+            let garbage = std::mem::take(&mut self.held_garbage);
+            let removals = removals.into_iter().map(|removal| (removal.key, removal.timestamp));
+            return removals.chain(garbage).collect();
         }
         let records = removals.iter().map(|removal| (removal.key.clone(), removal.timestamp)).collect();
         self.handed_out.extend(removals);
@@ -152,7 +179,7 @@ impl PartitionState {
     /// Begins a checkpoint of the state as it is now. One that is still running is given up.
     pub fn begin_checkpoint(&mut self) -> PartitionHeader {
         self.checkpoints.end(false);
-        self.checkpoints.begin(self.applied);
+        self.checkpoints.begin(self.applied, records::encode(&self.holdings, self.applied));
         self.header()
     }
 
@@ -163,6 +190,13 @@ impl PartitionState {
         let committed = self.checkpoints.committed;
         let Some(running) = &mut self.checkpoints.running else { return puts };
         let mut bytes = 0;
+        while let Some(record) = running.held.pop() {
+            bytes += record.weight();
+            puts.push(record);
+            if bytes >= bytes_max {
+                return puts;
+            }
+        }
         while let Some(key) = running.keys.get(running.next) {
             if let Some(chain) = self.keys.get(key) {
                 for version in chain.between(committed, running.index, running.after) {

@@ -39,11 +39,11 @@ impl Counters {
     pub(super) fn newest_changed(&mut self, key: &EncodedKey, old: Option<&Version>, new: &Version) {
         if let Some(Version { timestamp, value: Some(value), .. }) = old {
             self.digest.remove(Digest::of(key, *timestamp, value));
-            self.live_keys -= 1;
+            self.live_keys -= u64::from(!key.is_internal());
         }
         if let Some(value) = &new.value {
             self.digest.add(Digest::of(key, new.timestamp, value));
-            self.live_keys += 1;
+            self.live_keys += u64::from(!key.is_internal());
         }
     }
 }

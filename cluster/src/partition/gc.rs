@@ -19,6 +19,11 @@ pub(super) struct Horizon {
 }
 
 impl Horizon {
+    /// That of one key: nobody reads the history of what a partition keeps for itself.
+    pub(super) fn of(self, key: &EncodedKey) -> Self {
+        if key.is_internal() { Self { timestamp: Timestamp::MAX, ..self } } else { self }
+    }
+
     fn covers(self, version: &Version) -> bool {
         version.timestamp <= self.timestamp && version.index <= self.index
     }
@@ -36,7 +41,7 @@ impl Horizon {
 
     /// Whether all that `chain` still says is that its key was deleted, long ago. A snapshot being streamed
     /// may have sent an older version of the key already, so while there is one the tombstone stays.
-    fn is_spent(self, chain: &Chain) -> bool {
+    pub(super) fn is_spent(self, chain: &Chain) -> bool {
         match chain {
             Chain::One(version) => version.value.is_none() && self.covers(version) && !self.pinned,
             Chain::Many(_) => false,
@@ -70,6 +75,7 @@ impl PartitionState {
                 break;
             }
             steps += 1;
+            let horizon = horizon.of(key);
             if let Chain::Many(_) = chain {
                 let pruned = horizon.prune(chain, keys_max - steps);
                 steps += pruned.len();
@@ -105,7 +111,7 @@ impl PartitionState {
         }
     }
 
-    fn forget_key(&mut self, key: &EncodedKey) {
+    pub(super) fn forget_key(&mut self, key: &EncodedKey) {
         let chain = self.keys.remove(key).expect("the sweep has just seen it");
         let tombstone = chain.newest();
         self.counters.version_removed(tombstone);

@@ -4,9 +4,12 @@
 //! key to its versions ([`crate::mvcc`]), owned by one actor, so there are no locks.
 //!
 //! # One order
-//! Commit timestamps of a partition grow strictly with the log index; a batch that would break that is refused
-//! whole ([`crate::command::Applied::StaleTimestamp`]). Hence three views are the same thing seen from three sides: the
-//! snapshot at a timestamp, the state at a log index, and what a checkpoint or snapshot of that index holds.
+//! The timestamps of entries grow strictly with the log index; one that would break that is refused
+//! whole ([`crate::command::Applied::StaleTimestamp`]). A write is committed at its entry's timestamp. A transaction over
+//! several partitions is committed at one that was given out after all of them had prepared; until it is resolved, nobody
+//! else writes its keys and whoever reads them asks what became of it. So *per key* timestamps grow with the log index, and
+//! the state at a log index, which is what a checkpoint or snapshot of that index holds, is a prefix of every key's
+//! versions together with what is held by transactions that are undecided.
 //!
 //! # From memory to disk and to other replicas
 //!
@@ -42,6 +45,7 @@ mod history;
 mod read;
 mod restore;
 mod snapshot;
+mod txn;
 
 pub use history::DIGEST_HISTORY_MAX;
 pub use restore::PartitionRestore;
@@ -56,6 +60,7 @@ use counters::Counters;
 use history::History;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use txn::Holdings;
 
 /// What a checkpoint or snapshot says about itself. With the versions up to its index it is the whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -70,6 +75,9 @@ pub struct PartitionHeader {
     pub digest: Digest,
     /// Its live keys.
     pub live_keys: u64,
+    /// Of transactions that began at or before this, commits may be forgotten.
+    #[serde(default)]
+    pub commit_floor: Timestamp,
 }
 
 /// The state of one data partition on one replica. See the [module](self) for how it works.
@@ -82,8 +90,12 @@ pub struct PartitionState {
     counters: Counters,
     history: History,
     checkpoints: Checkpoints,
-    /// Log indices of pinned snapshots, and how many pins each has.
-    pins: BTreeMap<u64, u32>,
+    /// Pinned snapshots by log index.
+    pins: BTreeMap<u64, snapshot::Pin>,
+    holdings: Holdings,
+    commit_floor: Timestamp,
+    /// Outcomes of transactions among the keys.
+    outcomes: usize,
     /// The key at which the garbage sweep goes on; none starts over.
     sweep: Option<EncodedKey>,
 }
@@ -111,7 +123,9 @@ impl PartitionState {
 
     /// The digest of the live data.
     pub fn digest(&self) -> Digest {
-        self.counters.digest
+        let mut digest = self.counters.digest;
+        digest.add(self.holdings.digest());
+        digest
     }
 
     /// The digest and number of live keys right after log index `index`; an index between two known ones
@@ -123,7 +137,7 @@ impl PartitionState {
 
     /// The digest computed anew from all data: a check on the incremental one. Walks every key and value.
     pub fn recompute_digest(&self) -> Digest {
-        let mut digest = Digest::default();
+        let mut digest = self.holdings.digest();
         for (key, chain) in &self.keys {
             let newest = chain.newest();
             if let Some(value) = &newest.value {
@@ -146,7 +160,7 @@ impl PartitionState {
     /// About how many bytes of memory the data takes: keys, values, and per key and version the overheads
     /// [`crate::mvcc::KEY_OVERHEAD_BYTES`] and [`crate::mvcc::VERSION_OVERHEAD_BYTES`].
     pub fn bytes(&self) -> u64 {
-        self.counters.bytes
+        self.counters.bytes + self.holdings.bytes()
     }
 
     fn header(&self) -> PartitionHeader {
@@ -154,8 +168,9 @@ impl PartitionState {
             index: self.applied,
             last_timestamp: self.last_timestamp,
             gc_floor: self.gc_floor,
-            digest: self.counters.digest,
+            digest: self.digest(),
             live_keys: self.counters.live_keys,
+            commit_floor: self.commit_floor,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads. Callers make sure that what they read is settled: applied far enough, and not below the GC floor.
 
 use super::PartitionState;
+use crate::ids::KeyspaceId;
 use crate::key::EncodedKey;
 use crate::timestamp::Timestamp;
 use crate::wire::{RangePage, RangeScan, Versioned};
@@ -24,11 +25,12 @@ impl PartitionState {
     /// One page of a range, in key order. A limit of zero entries counts as one, so that paging always ends.
     pub fn scan(&self, scan: &RangeScan) -> RangePage {
         let mut page = RangePage::default();
-        let end = match &scan.end {
-            Some(end) if *end <= scan.start => return page,
-            Some(end) => Bound::Excluded(end),
-            None => Bound::Unbounded,
-        };
+        let internal = EncodedKey::from_parts(KeyspaceId::INTERNAL, b"");
+        let end = scan.end.as_ref().map_or(&internal, |end| end.min(&internal));
+        if *end <= scan.start {
+            return page;
+        }
+        let end = Bound::Excluded(end);
         let limit = scan.limit.max(1) as usize;
         let mut bytes = 0;
         for (key, chain) in self.keys.range((Bound::Included(&scan.start), end)) {

@@ -3,10 +3,13 @@
 use super::checkpoint::Checkpoints;
 use super::counters::Counters;
 use super::history::History;
+use super::txn::{Holdings, is_outcome, records};
 use super::{PartitionHeader, PartitionState};
 use crate::error::Error;
+use crate::ids::KeyspaceId;
 use crate::key::EncodedKey;
 use crate::mvcc::{Chain, StoredVersion};
+use crate::timestamp::Timestamp;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -28,6 +31,12 @@ pub struct PartitionRestore {
     counters: Counters,
     /// All keys, for a snapshot.
     dirty: Vec<EncodedKey>,
+    holdings: Holdings,
+    /// Records of holdings as of other checkpoints, to be removed.
+    garbage: Vec<(EncodedKey, Timestamp)>,
+    /// Records of holdings as of this one.
+    held_records: Vec<(EncodedKey, Timestamp)>,
+    unreadable: Option<Error>,
 }
 
 impl PartitionState {
@@ -45,12 +54,26 @@ impl PartitionState {
 
 impl PartitionRestore {
     fn new(header: PartitionHeader, origin: Origin) -> Self {
-        Self { header, origin, keys: BTreeMap::new(), counters: Counters::default(), dirty: Vec::new() }
+        Self {
+            header,
+            origin,
+            keys: BTreeMap::new(),
+            counters: Counters::default(),
+            dirty: Vec::new(),
+            holdings: Holdings::default(),
+            garbage: Vec::new(),
+            held_records: Vec::new(),
+            unreadable: None,
+        }
     }
 
     /// Takes one version. One that is later than the header is ignored: a checkpoint that was never committed
     /// left it, and the log holds its entry.
     pub fn add(&mut self, stored: StoredVersion) {
+        if records::is_holding(&stored.key) {
+            self.add_holding(&stored);
+            return;
+        }
         let StoredVersion { key, version } = stored;
         if version.index > self.header.index {
             return;
@@ -79,19 +102,40 @@ impl PartitionRestore {
         }
     }
 
+    fn add_holding(&mut self, stored: &StoredVersion) {
+        let name = (stored.key.clone(), stored.version.timestamp);
+        if stored.version.index != self.header.index {
+            self.garbage.push(name);
+            return;
+        }
+        self.held_records.push(name);
+        if let Err(error) = records::restore(&mut self.holdings, stored) {
+            self.unreadable = Some(error);
+        }
+    }
+
     /// The state at the header's index.
     ///
     /// # Errors
     /// `internal` when the versions are not those that the header was written for: something was lost or
     /// damaged, and the replica must be rebuilt from another one.
     pub fn finish(self) -> Result<PartitionState, Error> {
-        let Self { header, origin, keys, counters, dirty } = self;
-        if counters.digest != header.digest || counters.live_keys != header.live_keys {
+        let Self { header, origin, keys, counters, dirty, holdings, garbage, held_records, unreadable } =
+            self;
+        if let Some(error) = unreadable {
+            return Err(error);
+        }
+        let mut digest = counters.digest;
+        digest.add(holdings.digest());
+        if digest != header.digest || counters.live_keys != header.live_keys {
             return Err(Error::internal(format!(
-                "restored data does not match its header at index {}: digest {} of {} keys, expected {} of {}",
-                header.index, counters.digest, counters.live_keys, header.digest, header.live_keys,
+                "restored data does not match its header at index {}: digest {digest} of {} keys, expected {} of {}",
+                header.index, counters.live_keys, header.digest, header.live_keys,
             )));
         }
+        let live = |(key, chain): &(&EncodedKey, &Chain)| is_outcome(key) && chain.newest().value.is_some();
+        let internal = EncodedKey::from_parts(KeyspaceId::INTERNAL, b"");
+        let outcomes = keys.range(internal..).filter(live).count();
         Ok(PartitionState {
             keys,
             applied: header.index,
@@ -99,11 +143,14 @@ impl PartitionRestore {
             gc_floor: header.gc_floor,
             history: History::starting_at(header.index, header.digest, header.live_keys),
             checkpoints: match origin {
-                Origin::Checkpoint => Checkpoints::committed_at(header.index),
+                Origin::Checkpoint => Checkpoints::committed_at(header.index, held_records, garbage),
                 Origin::Snapshot => Checkpoints::all_dirty(dirty),
             },
             counters,
             pins: BTreeMap::new(),
+            holdings,
+            commit_floor: header.commit_floor,
+            outcomes,
             sweep: None,
         })
     }

@@ -4,6 +4,7 @@
 //! newest of those; older ones may go while the stream is under way, which no read that the receiver may
 //! answer can tell.
 
+use super::txn::records;
 use super::{PartitionHeader, PartitionState};
 use crate::key::EncodedKey;
 use crate::mvcc::StoredVersion;
@@ -22,19 +23,29 @@ pub struct SnapshotCursor {
     timestamp: Timestamp,
 }
 
+/// A snapshot that is being streamed.
+#[derive(Debug)]
+pub(super) struct Pin {
+    /// How many hold on to it.
+    count: u32,
+    /// What transactions held then. Their keys are above all others.
+    held: Vec<StoredVersion>,
+}
+
 impl PartitionState {
     /// Holds on to the state as it is now until [`Self::unpin_snapshot`] with the header's index. Several pins
     /// of one index are counted.
     pub fn pin_snapshot(&mut self) -> PartitionHeader {
-        *self.pins.entry(self.applied).or_default() += 1;
+        let held = || Pin { count: 0, held: records::encode(&self.holdings, self.applied) };
+        self.pins.entry(self.applied).or_insert_with(held).count += 1;
         self.header()
     }
 
     /// Lets go of a pinned snapshot; of one that is not pinned, nothing happens.
     pub fn unpin_snapshot(&mut self, index: u64) {
         if let Some(pins) = self.pins.get_mut(&index) {
-            *pins -= 1;
-            if *pins == 0 {
+            pins.count -= 1;
+            if pins.count == 0 {
                 self.pins.remove(&index);
             }
         }
@@ -74,6 +85,15 @@ impl PartitionState {
                 bytes += EMPTY_KEY_BYTES;
                 cursor = Some(SnapshotCursor { key: key.clone(), timestamp: Timestamp::MAX });
             }
+        }
+        let held = self.pins.get(&header_index).map_or(&[][..], |pin| &pin.held);
+        for record in held.iter().filter(|record| after.is_none_or(|after| record.key > after.key)) {
+            if bytes >= bytes_max && !chunk.is_empty() {
+                return (chunk, cursor);
+            }
+            bytes += record.weight();
+            cursor = Some(SnapshotCursor { key: record.key.clone(), timestamp: record.version.timestamp });
+            chunk.push(record.clone());
         }
         (chunk, None)
     }

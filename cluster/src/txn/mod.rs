@@ -1,8 +1,14 @@
 //! Transactions: what clients, doors, coordinators and partitions call things.
 
+mod coordinator;
 mod request;
+mod step;
 
+pub use coordinator::{Coordinator, Plan};
 pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
+pub use step::{
+    Blocker, Conflict, Decision, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
+};
 
 use crate::error::Error;
 use crate::ids::NodeId;

@@ -89,6 +89,7 @@ impl Runner {
         let batch = WriteBatch { timestamp, gc_floor, writes };
         Ok(match self.state.apply(index, Entry::Write(batch)) {
             Applied::StaleTimestamp(last) => format!("stale, last is {last}"),
+            Applied::Txns(answers) => return Err(format!("writes were answered with {answers:?}").into()),
             Applied::Writes(outcomes) => outcomes
                 .into_iter()
                 .map(|outcome| match outcome {
@@ -96,6 +97,7 @@ impl Runner {
                     WriteOutcome::Done { version, previous: Some(old) } => {
                         format!("done @{version} after @{old}\n")
                     }
+                    WriteOutcome::Blocked(blocker) => format!("blocked by {}\n", blocker.txn),
                     WriteOutcome::ConditionFailed { current: None } => "failed, absent\n".to_owned(),
                     WriteOutcome::ConditionFailed { current: Some(current) } => {
                         format!("failed, is @{current}\n")

@@ -176,3 +176,69 @@ async fn opening_a_transaction_is_tried_for_all_of_the_time() {
     client.transact(|txn| async move { txn.put("k", "v").await }).await.expect("in the end");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_requests_each_run_counts_once_or_not_at_all() {
+    for seed in 0..150 {
+        let (net, coordinator) = (Net::default(), Coordinator::new(1));
+        let (chance, lost) = (chances(seed), coordinator.clone());
+        net.set(
+            "a",
+            1,
+            node(&coordinator, move |request, _| match chance() % 20 {
+                0 => done_and_lost(&lost, request),
+                1 => Some(Reaction::Close),
+                2 => Some(Reaction::Answer(Err(Error::unavailable("not now")))),
+                3 => Some(Reaction::Answer(Err(Error::unknown("no answer from the leader")))),
+                4 => {
+                    // Done, and told that nobody knows.
+                    let _ = lost.answer(&Request::Txn(request.clone()));
+                    Some(Reaction::Answer(Err(Error::unknown("no answer from the leader"))))
+                }
+                _ => None,
+            }),
+        );
+        let builder = builder(&net).seed(seed).timeout(Duration::from_secs(20));
+        let Ok(client) = builder.build("a") else { panic!("an address") };
+        let counters = (0..3).map(|_| {
+            let client = client.clone();
+            async move {
+                let (mut done, mut unknown) = (0, 0);
+                for _ in 0..8 {
+                    let counted = client.transact(|txn| async move {
+                        let next = number(txn.get("counter").await?) + 1;
+                        txn.put("counter", next.to_string()).await
+                    });
+                    match counted.await {
+                        Ok(()) => done += 1,
+                        Err(error) if error.code == ErrorCode::Unknown => unknown += 1,
+                        Err(_) => {}
+                    }
+                }
+                (done, unknown)
+            }
+        });
+        let told = futures_util::future::join_all(counters).await;
+        let (done, unknown) = told.iter().fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1));
+        let counted = coordinator
+            .value("counter")
+            .map_or(0, |value| std::str::from_utf8(&value).expect("text").parse::<u64>().expect("a number"));
+        assert!(
+            (done..=done + unknown).contains(&counted),
+            "seed {seed}: {counted}, told {done} and {unknown}"
+        );
+        assert!(done >= 20, "seed {seed}: {done} of 24 came through");
+    }
+}
+
+/// A small generator (SplitMix64) that scripts can share.
+fn chances(seed: u64) -> impl Fn() -> u64 + Send + Sync + 'static {
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let state = std::sync::atomic::AtomicU64::new(seed);
+    move || {
+        let mut z = state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}

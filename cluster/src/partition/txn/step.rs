@@ -1,0 +1,253 @@
+//! Applying steps of transactions, and what reads see of those that are undecided.
+
+use super::super::PartitionState;
+use super::outcome::Outcome;
+use super::{Held, Unresolved};
+use crate::command::Applied;
+use crate::key::EncodedKey;
+use crate::limits::{TXN_LEASE_MS, TXN_LIFE_MS_MAX};
+use crate::timestamp::Timestamp;
+use crate::txn::{
+    Blocker, Conflict, Decision, Effects, Prepare, TxnApplied, TxnEntry, TxnId, TxnPut, TxnStep,
+};
+use crate::wire::RangeScan;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+impl PartitionState {
+    pub(in crate::partition) fn apply_txns(&mut self, entry: TxnEntry) -> Applied {
+        if entry.timestamp <= self.last_timestamp {
+            return Applied::StaleTimestamp(self.last_timestamp);
+        }
+        self.gc_floor = self.gc_floor.max(entry.gc_floor);
+        let used = (entry.steps.len() as u64).max(1);
+        self.last_timestamp = entry.timestamp.plus(used - 1);
+        let mut now = entry.timestamp;
+        let mut answers = Vec::with_capacity(entry.steps.len());
+        for step in entry.steps {
+            answers.push(self.apply_step(now, step));
+            now = now.plus(1);
+        }
+        Applied::Txns(answers)
+    }
+
+    fn apply_step(&mut self, now: Timestamp, step: TxnStep) -> TxnApplied {
+        let txn = step.txn();
+        if let Some(outcome) = self.outcome(txn) {
+            match step {
+                TxnStep::Finish { txn } => self.holdings.finish(txn),
+                // What another partition decided counts, if this one was asked about it before.
+                TxnStep::Resolve { txn, committed } => return self.resolve(txn, committed),
+                _ => return outcome.answer(),
+            }
+            return TxnApplied::Resolved;
+        }
+        match step {
+            TxnStep::Commit { txn, effects } => self.commit(txn, effects, now),
+            TxnStep::Prepare(prepare) => self.prepare(prepare, now),
+            TxnStep::Extend { txn } => {
+                if self.holdings.get(txn).is_some() {
+                    self.holdings.change(txn, |held| held.expires = now.plus_millis(TXN_LEASE_MS));
+                    return TxnApplied::Prepared;
+                }
+                TxnApplied::Resolved
+            }
+            TxnStep::Push { txn, expires } => self.push(txn, expires, now),
+            TxnStep::Decide { txn, decision } => self.decide(txn, decision, now),
+            TxnStep::Resolve { txn, committed } => self.resolve(txn, committed),
+            TxnStep::Finish { txn } => {
+                self.holdings.finish(txn);
+                TxnApplied::Resolved
+            }
+            TxnStep::Inquire { txn } => self.inquire(txn, now),
+        }
+    }
+
+    fn commit(&mut self, txn: TxnId, effects: Effects, now: Timestamp) -> TxnApplied {
+        if let Err(conflict) = self.check(txn, &effects, now) {
+            return TxnApplied::Refused(conflict);
+        }
+        for TxnPut { key, value, .. } in effects.writes {
+            self.install(key, now, value);
+        }
+        self.keep_outcome(txn, &Outcome::Committed(now), now);
+        TxnApplied::Committed(now)
+    }
+
+    fn prepare(&mut self, prepare: Prepare, now: Timestamp) -> TxnApplied {
+        let Prepare { txn, anchor, participants, part, effects } = prepare;
+        if self.holdings.get(txn).is_some_and(|held| held.parts.contains_key(&part)) {
+            return TxnApplied::Prepared;
+        }
+        if let Err(conflict) = self.check(txn, &effects, now) {
+            return TxnApplied::Refused(conflict);
+        }
+        self.holdings.change(txn, |held| {
+            held.anchor = anchor;
+            if !participants.is_empty() {
+                held.participants = participants;
+            }
+            held.expires = now.plus_millis(TXN_LEASE_MS);
+        });
+        self.holdings.hold(txn, part, effects);
+        TxnApplied::Prepared
+    }
+
+    /// Whether nothing that was read or is to be written has changed, or is about to.
+    fn check(&self, txn: TxnId, effects: &Effects, now: Timestamp) -> Result<(), Conflict> {
+        if now.millis().saturating_sub(txn.begin.millis()) > TXN_LIFE_MS_MAX {
+            return Err(Conflict::TooOld);
+        }
+        let unchanged = |key: &EncodedKey, since: Timestamp| match self.keys.get(key) {
+            Some(chain) if chain.newest().timestamp > since => {
+                Err(Conflict::Changed { key: key.clone(), version: chain.newest().timestamp })
+            }
+            _ => Ok(()),
+        };
+        let blocked = |key: &EncodedKey, by: Option<TxnId>, writes: bool| match by {
+            Some(by) => Err(Conflict::Blocked { key: key.clone(), by, writes }),
+            None => Ok(()),
+        };
+        for write in &effects.writes {
+            unchanged(&write.key, write.since)?;
+            blocked(&write.key, self.holdings.writer(&write.key, Some(txn)), true)?;
+            blocked(&write.key, self.holdings.reader(&write.key, Some(txn)), false)?;
+        }
+        for read in &effects.reads {
+            unchanged(&read.key, read.since)?;
+            blocked(&read.key, self.holdings.writer(&read.key, Some(txn)), true)?;
+        }
+        for range in &effects.ranges {
+            if range.end <= range.start {
+                continue;
+            }
+            for (key, chain) in self.keys.range(&range.start..&range.end) {
+                if chain.newest().timestamp > range.since {
+                    let version = chain.newest().timestamp;
+                    return Err(Conflict::Changed { key: key.clone(), version });
+                }
+            }
+            let end = Bound::Excluded(&range.end);
+            if let Some((key, by)) = self.holdings.writer_in(&range.start, end, Some(txn)) {
+                return Err(Conflict::Blocked { key: key.clone(), by, writes: true });
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, txn: TxnId, expires: Timestamp, now: Timestamp) -> TxnApplied {
+        let expires = self.holdings.get(txn).map_or(expires, |held| held.expires);
+        if now > expires {
+            let why = "its coordinator was not heard from for longer than its lease";
+            return self.decide(txn, Decision::Abort(why.into()), now);
+        }
+        if self.holdings.get(txn).is_some() {
+            self.holdings.change(txn, |held| held.commit_above = now);
+        }
+        // One that has not prepared here gets its commit timestamp after it has, so above this step's.
+        TxnApplied::Pushed(now)
+    }
+
+    fn decide(&mut self, txn: TxnId, decision: Decision, now: Timestamp) -> TxnApplied {
+        let Some(held) = self.holdings.get(txn) else {
+            if txn.begin <= self.commit_floor {
+                return TxnApplied::Forgotten;
+            }
+            let why = match decision {
+                Decision::Abort(why) => why,
+                Decision::Commit(_) => "nothing of it is prepared where it is decided".into(),
+            };
+            let outcome = Outcome::Aborted(why);
+            self.keep_outcome(txn, &outcome, now);
+            return outcome.answer();
+        };
+        let outcome = match decision {
+            Decision::Commit(at) if at <= held.commit_above => {
+                return TxnApplied::CommitAbove(held.commit_above);
+            }
+            Decision::Commit(at) => {
+                let participants = held.participants.clone();
+                if !participants.is_empty() {
+                    self.holdings.add_unresolved(txn, Unresolved { committed: at, participants });
+                }
+                Outcome::Committed(at)
+            }
+            Decision::Abort(why) => Outcome::Aborted(why),
+        };
+        self.keep_outcome(txn, &outcome, now);
+        self.resolve(
+            txn,
+            match outcome {
+                Outcome::Committed(at) => Some(at),
+                _ => None,
+            },
+        );
+        outcome.answer()
+    }
+
+    fn resolve(&mut self, txn: TxnId, committed: Option<Timestamp>) -> TxnApplied {
+        let Some(Held { parts, .. }) = self.holdings.release(txn) else { return TxnApplied::Resolved };
+        let Some(at) = committed else { return TxnApplied::Resolved };
+        for TxnPut { key, value, .. } in parts.into_values().flat_map(|effects| effects.writes) {
+            // Nobody else wrote the key since it was prepared. If there is a newer version all the same, this was
+            // prepared a second time, by a message that was late, after it had been resolved.
+            if self.keys.get(&key).is_none_or(|chain| chain.newest().timestamp < at) {
+                self.install(key, at, value);
+            }
+        }
+        TxnApplied::Resolved
+    }
+
+    fn inquire(&mut self, txn: TxnId, now: Timestamp) -> TxnApplied {
+        if let Some(held) = self.holdings.get(txn) {
+            return TxnApplied::Held { anchor: held.anchor, expires: held.expires };
+        }
+        let may_have_committed = txn.begin <= self.commit_floor;
+        // One that is too old can commit no more, and needs no record for it.
+        if now.millis().saturating_sub(txn.begin.millis()) <= TXN_LIFE_MS_MAX {
+            let outcome = match may_have_committed {
+                true => Outcome::Forgotten,
+                false => Outcome::Aborted("it was asked for before it was committed".into()),
+            };
+            self.keep_outcome(txn, &outcome, now);
+            return outcome.answer();
+        }
+        if may_have_committed {
+            return TxnApplied::Forgotten;
+        }
+        TxnApplied::Aborted("it did not commit within its time".into())
+    }
+
+    /// The undecided transaction that is going to write `key`.
+    pub fn intent(&self, key: &EncodedKey) -> Option<Blocker> {
+        self.holdings.writer(key, None).map(|txn| self.holdings.blocker(txn))
+    }
+
+    /// The undecided transactions that are going to write in a scan's range, each once.
+    pub fn intents_of(&self, scan: &RangeScan) -> Vec<Blocker> {
+        let end = match &scan.end {
+            Some(end) if *end <= scan.start => return Vec::new(),
+            Some(end) => Bound::Excluded(end),
+            None => Bound::Unbounded,
+        };
+        let txns: BTreeSet<TxnId> = self.holdings.intents_in(&scan.start, end).collect();
+        txns.into_iter().map(|txn| self.holdings.blocker(txn)).collect()
+    }
+
+    /// The undecided transactions that hold something here.
+    pub fn held(&self) -> impl ExactSizeIterator<Item = Blocker> {
+        self.holdings.iter().map(|(txn, held)| Blocker { txn, anchor: held.anchor, expires: held.expires })
+    }
+
+    /// Whether a transaction holds something here.
+    pub fn holds(&self, txn: TxnId) -> bool {
+        self.holdings.get(txn).is_some()
+    }
+
+    /// Commits that were decided here and that other partitions have perhaps not resolved: when, and which.
+    pub fn unresolved(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (TxnId, Timestamp, &[crate::ids::PartitionId])> {
+        self.holdings.unresolved().map(|(txn, one)| (txn, one.committed, one.participants.as_slice()))
+    }
+}
