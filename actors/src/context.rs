@@ -5,6 +5,7 @@ use crate::gauges::Gauges;
 use crate::oracle::OracleMessage;
 use crate::partition::PartitionMessage;
 use crate::router::{RouterMessage, Routes};
+use crate::txn::{CoordinatorsMessage, Transactions};
 use arc_swap::ArcSwap;
 use ractor::ActorRef;
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub struct NodeContext {
     pub checkpoint_turn: Semaphore,
     /// Held by each write of a large value on its way through this node; half of its threads stay free of them.
     pub large_writes: Semaphore,
+    /// The transactions that began here.
+    pub transactions: Transactions,
     /// Gauges and counters.
     pub gauges: Gauges,
     pub(crate) stopping: AtomicBool,
@@ -62,6 +65,7 @@ pub struct NodeContext {
     pub(crate) system_group: ArcSwap<Option<ActorRef<RaftMessage>>>,
     pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
     pub(crate) router: ArcSwap<Option<ActorRef<RouterMessage>>>,
+    pub(crate) coordinators: ArcSwap<Option<ActorRef<CoordinatorsMessage>>>,
 }
 
 /// Large values that are being written at once. Each is copied and checksummed several times on its way and takes a
@@ -79,6 +83,11 @@ impl NodeContext {
     /// How long a leader's lease lasts, and how long whoever granted it votes for nobody else.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.config.raft.election_max_ms)
+    }
+
+    /// Milliseconds since the node started.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     /// Whether this node is handing over and will stop.

@@ -14,4 +14,5 @@ pub mod replica;
 mod retention;
 pub mod router;
 mod supervise;
+pub mod txn;
 pub mod wal;

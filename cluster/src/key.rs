@@ -71,6 +71,13 @@ impl EncodedKey {
         Self(joined.into())
     }
 
+    /// The first key after a key: that and a zero byte.
+    pub fn after(keyspace: KeyspaceId, key: &[u8]) -> Self {
+        let mut next = key.to_vec();
+        next.push(0);
+        Self::from_parts(keyspace, &next)
+    }
+
     /// Takes bytes that were an encoded key before: from the log, a checkpoint, or a peer.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ mod txn;
 mod verify;
 mod view;
 
+pub(crate) use scan::Range;
+
 use crate::context::NodeContext;
 use crate::gateway::LARGE_BYTES;
 #[cfg(debug_assertions)]
@@ -118,10 +120,15 @@ impl Database {
 
     /// Does operations on keys; results come in the same order. They may be done in any order.
     pub async fn execute(&self, ops: Vec<KeyOp>, context: &RequestContext) -> Vec<OpReply> {
-        let total = ops.len();
         if let Err(error) = self.check_past(&ops, context).await {
-            return (0..total).map(|_| OpReply { result: Err(error.clone()), forwarded: false }).collect();
+            return ops.iter().map(|_| OpReply { result: Err(error.clone()), forwarded: false }).collect();
         }
+        self.execute_settled(ops, context).await
+    }
+
+    /// Does operations none of which reads the future.
+    pub(crate) async fn execute_settled(&self, ops: Vec<KeyOp>, context: &RequestContext) -> Vec<OpReply> {
+        let total = ops.len();
         let groups = match self.group(ops) {
             Ok(groups) => groups,
             Err((total, error)) => {
@@ -300,7 +307,7 @@ impl Database {
     }
 
     /// A timestamp from now on: above every version that anyone was told of before this call.
-    async fn timestamp(&self, context: &RequestContext) -> Result<Timestamp, Error> {
+    pub(crate) async fn timestamp(&self, context: &RequestContext) -> Result<Timestamp, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.context.oracle(crate::oracle::OracleMessage::want(
             1,

@@ -44,16 +44,27 @@ impl Database {
             0 => SCAN_PAGE_ENTRIES_DEFAULT,
             limit => limit.min(SCAN_PAGE_ENTRIES_MAX),
         };
+        self.scan_range(&range, limit, at, scan.keys_only, context).await
+    }
+
+    /// One page of a range as of `at`, which is not in the future.
+    pub(crate) async fn scan_range(
+        &self,
+        range: &Range,
+        limit: usize,
+        at: Timestamp,
+        keys_only: bool,
+        context: &RequestContext,
+    ) -> Result<Page, Error> {
         let part = RangeScan {
-            start: range.start,
-            end: range.end,
+            start: range.start.clone(),
+            end: Some(range.end.clone()),
             at,
             limit: limit as u32,
             bytes_max: SCAN_PAGE_BYTES_MAX as u32,
-            keys_only: scan.keys_only,
+            keys_only,
         };
-        let partitions: Vec<_> = self.routes.borrow().table.partitions().map(|route| route.id).collect();
-        let calls = partitions.into_iter().map(|partition| {
+        let calls = self.partitions().into_iter().map(|partition| {
             let part = &part;
             async move {
                 let call = Call { partition, writes: false, weight: 256 };
@@ -85,14 +96,23 @@ impl Database {
     }
 }
 
-struct Range {
-    start: EncodedKey,
-    end: Option<EncodedKey>,
-    at: Option<Timestamp>,
+/// What a scan is about.
+pub(crate) struct Range {
+    /// Keys at or after this.
+    pub(crate) start: EncodedKey,
+    /// Keys before this.
+    pub(crate) end: EncodedKey,
+    /// The snapshot of the pages before.
+    pub(crate) at: Option<Timestamp>,
 }
 
 impl Range {
-    fn of(scan: &ScanRequest, keyspace: KeyspaceId) -> Result<Self, Error> {
+    /// Where a scan goes on after a key.
+    pub(crate) fn cursor(at: Timestamp, after: &Bytes) -> Bytes {
+        wire::encode(&Cursor { at, after: after.clone() }).into()
+    }
+
+    pub(crate) fn of(scan: &ScanRequest, keyspace: KeyspaceId) -> Result<Self, Error> {
         for (name, bound) in
             [("prefix", Some(&scan.prefix)), ("start", scan.start.as_ref()), ("end", scan.end.as_ref())]
         {
@@ -138,7 +158,7 @@ impl Range {
             Some(end) => EncodedKey::from_parts(keyspace, &end),
             None => EncodedKey::from_parts(KeyspaceId(keyspace.0 + 1), b""),
         };
-        Ok(Self { start: EncodedKey::from_parts(keyspace, &start), end: Some(end), at })
+        Ok(Self { start: EncodedKey::from_parts(keyspace, &start), end, at })
     }
 }
 
@@ -177,7 +197,7 @@ fn merge(pages: Vec<RangePage>, limit: usize, at: Timestamp) -> Page {
         page.entries.push(Entry { key, value: versioned.value, version: versioned.version });
     }
     if more && let Some(last) = page.entries.last() {
-        page.cursor = Some(wire::encode(&Cursor { at, after: last.key.clone() }).into());
+        page.cursor = Some(Range::cursor(at, &last.key));
     }
     page
 }
@@ -227,7 +247,7 @@ mod tests {
             };
         let bounds = |scan| {
             let range = Range::of(&scan, KeyspaceId::DEFAULT).expect("valid");
-            (range.start.user_key(), range.end.map(|end| (end.as_bytes()[3], end.user_key())))
+            (range.start.user_key(), Some((range.end.as_bytes()[3], range.end.user_key())))
         };
         assert_eq!(bounds(scan("", None, None)), (Bytes::new(), Some((2, Bytes::new()))));
         assert_eq!(bounds(scan("ab", None, None)), ("ab".into(), Some((1, "ac".into()))));

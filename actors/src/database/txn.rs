@@ -1,15 +1,190 @@
-//! Transactions, from any node.
+//! Transactions, from any node: requests are led to the node where the transaction began, and answered without it when
+//! it is gone.
 
-use super::{Database, RequestContext};
-use trandb_cluster::Error;
-use trandb_cluster::txn::{TxnRequest, TxnResponse};
+use super::{Call, Database, RequestContext};
+use crate::gateway::LARGE_BYTES;
+use crate::partition::{PartitionMessage, TxnCall};
+use crate::txn::{CoordinatorsMessage, Known, NAME, SessionMessage, TxnAsk, begin};
+use ractor::rpc::CallResult;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::txn::{
+    Coordinator, Plan, TxnApplied, TxnOp, TxnOutcome, TxnRequest, TxnResponse, TxnStep,
+};
+use trandb_cluster::{Error, PartitionId, TxnId};
+use trandb_runtime::rpc::RpcError;
 
 impl Database {
     /// Does what is asked of transactions.
     ///
     /// # Errors
-    /// Always `unavailable`, until coordinators exist.
-    pub async fn txn(&self, _request: TxnRequest, _context: &RequestContext) -> Result<TxnResponse, Error> {
-        Err(Error::unavailable("transactions are not built yet"))
+    /// `conflict` for one that lost against another or has ended without effect, `unknown` for a commit that was not
+    /// answered, and those of single operations.
+    pub async fn txn(&self, request: TxnRequest, context: &RequestContext) -> Result<TxnResponse, Error> {
+        let Some(txn) = named(&request) else { return self.txn_here(&request, context).await };
+        if txn.node == self.context.node {
+            return self.txn_here(&request, context).await;
+        }
+        let ends = matches!(request, TxnRequest::Commit { .. });
+        let writes = matches!(request, TxnRequest::Op { op: TxnOp::Write(_), .. }) || ends;
+        let request = Arc::new(request);
+        let timeout = context.deadline.saturating_duration_since(Instant::now());
+        let ask =
+            TxnAsk { request: request.clone(), within_ms: timeout.as_millis() as u64, trace: context.trace };
+        let make = |reply| CoordinatorsMessage::Ask(ask.clone(), reply);
+        match self.context.hub.call(txn.node, NAME, timeout, weight(&request), make).await {
+            Ok(answer) => answer,
+            Err(RpcError::Unreachable) => self.without_coordinator(&request, txn, context).await,
+            Err(RpcError::Overloaded) => {
+                Err(Error::overloaded(format!("too much is under way to {}", txn.node)))
+            }
+            Err(RpcError::TooLarge) => Err(Error::too_large("the message is over the limit between nodes")),
+            Err(RpcError::Decode) => {
+                Err(Error::internal(format!("{} and this node do not understand each other", txn.node)))
+            }
+            Err(RpcError::Timeout | RpcError::Lost) if writes => Err(Error::unknown(format!(
+                "{}, which coordinates {txn}, gave no answer: it may or may not have been done",
+                txn.node
+            ))),
+            Err(RpcError::Timeout | RpcError::Lost) => {
+                Err(Error::unavailable(format!("{}, which coordinates {txn}, gave no answer", txn.node)))
+            }
+        }
+    }
+
+    /// Does what is asked of a transaction that began on this node, or begins one.
+    pub(crate) async fn txn_here(
+        &self,
+        request: &TxnRequest,
+        context: &RequestContext,
+    ) -> Result<TxnResponse, Error> {
+        let txn = match request {
+            TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms } => {
+                let most = self.context.config.txn.idle_timeout_ms;
+                let idle = match u64::from(*idle_timeout_ms) {
+                    0 => most,
+                    asked => asked.min(most),
+                };
+                let idle = Duration::from_millis(idle);
+                let (txn, read_at) = begin(&self.context, *isolation, *read_only, *at, idle, context).await?;
+                return Ok(TxnResponse::Begun { txn, read_at });
+            }
+            TxnRequest::Batch(batch) => return self.batch(batch.clone(), context).await,
+            TxnRequest::Op { txn, .. }
+            | TxnRequest::Commit { txn }
+            | TxnRequest::Abort { txn }
+            | TxnRequest::Outcome { txn } => *txn,
+        };
+        let handle = match self.context.transactions.find(txn) {
+            Known::Open(handle) => handle,
+            Known::Ended(outcome) => return ended(request, txn, outcome),
+            Known::Nothing => return self.without_coordinator(request, txn, context).await,
+        };
+        let timeout = Some(context.deadline.saturating_duration_since(Instant::now()));
+        let context = *context;
+        let called = match request {
+            TxnRequest::Op { op, .. } => {
+                let op = Box::new(op.clone());
+                handle.actor.call(|reply| SessionMessage::Op(op, context, reply), timeout).await
+            }
+            TxnRequest::Commit { .. } => {
+                let called = handle.actor.call(|reply| SessionMessage::Commit(context, reply), timeout).await;
+                called.map(|called| called.map(|outcome| outcome.map(TxnResponse::Outcome)))
+            }
+            TxnRequest::Abort { .. } => {
+                let called = handle.actor.call(SessionMessage::Abort, timeout).await;
+                called.map(|called| called.map(|outcome| Ok(TxnResponse::Outcome(outcome))))
+            }
+            _ => return Ok(TxnResponse::Outcome(TxnOutcome::Open)),
+        };
+        match called {
+            Ok(CallResult::Success(answer)) => answer,
+            Ok(CallResult::Timeout) => {
+                Err(Error::unknown(format!("{txn} gave no answer within the deadline")))
+            }
+            // It has ended meanwhile.
+            _ => match self.context.transactions.find(txn) {
+                Known::Ended(outcome) => ended(request, txn, outcome),
+                _ => self.without_coordinator(request, txn, &context).await,
+            },
+        }
+    }
+
+    /// Answers for a transaction whose coordinator is gone: the partitions know how it ended, or end it.
+    async fn without_coordinator(
+        &self,
+        request: &TxnRequest,
+        txn: TxnId,
+        context: &RequestContext,
+    ) -> Result<TxnResponse, Error> {
+        let now = self.timestamp(context).await?;
+        if txn.begin > now {
+            return Err(Error::invalid(format!("{txn} has not begun: it is {now} now")));
+        }
+        let outcome = self.inquire(txn, context).await?;
+        ended(request, txn, outcome)
+    }
+
+    /// How a transaction is committed as the partition map is now; none before it is known.
+    pub(crate) fn plan(&self, core: &Coordinator) -> Option<Plan> {
+        let routes = self.routes.borrow().clone();
+        core.plan(|token| routes.table.partition_of(token), &self.partitions())
+    }
+
+    /// All data partitions.
+    pub(crate) fn partitions(&self) -> Vec<PartitionId> {
+        self.routes.borrow().table.partitions().map(|route| route.id).collect()
+    }
+
+    /// Takes a step at the leader of a partition.
+    pub(crate) async fn txn_step_once(
+        &self,
+        partition: PartitionId,
+        step: &Arc<TxnStep>,
+        context: &RequestContext,
+    ) -> Result<TxnApplied, Error> {
+        let weight = step.weight();
+        let _turn = if weight > LARGE_BYTES { Some(self.large_turn(context).await?) } else { None };
+        // To take a step twice is the same as once, so that it may be sent again.
+        let call = Call { partition, writes: false, weight };
+        let make = |reply| PartitionMessage::Txn(TxnCall { step: step.clone(), trace: context.trace }, reply);
+        self.at_leader(&call, context, make).await.map(|(applied, _)| applied)
+    }
+}
+
+/// The transaction that a request names.
+fn named(request: &TxnRequest) -> Option<TxnId> {
+    match request {
+        TxnRequest::Begin { .. } | TxnRequest::Batch(_) => None,
+        TxnRequest::Op { txn, .. }
+        | TxnRequest::Commit { txn }
+        | TxnRequest::Abort { txn }
+        | TxnRequest::Outcome { txn } => Some(*txn),
+    }
+}
+
+fn weight(request: &TxnRequest) -> usize {
+    match request {
+        TxnRequest::Op { op: TxnOp::Write(write), .. } => {
+            write.key.key.len() + write.value.as_ref().map_or(0, bytes::Bytes::len) + 128
+        }
+        _ => 1024,
+    }
+}
+
+/// What is answered to a request about a transaction that has ended.
+fn ended(request: &TxnRequest, txn: TxnId, outcome: TxnOutcome) -> Result<TxnResponse, Error> {
+    match (request, outcome) {
+        (TxnRequest::Abort { .. } | TxnRequest::Outcome { .. }, outcome) => Ok(TxnResponse::Outcome(outcome)),
+        (TxnRequest::Commit { .. }, outcome @ TxnOutcome::Committed(_)) => Ok(TxnResponse::Outcome(outcome)),
+        (_, TxnOutcome::Aborted(why)) => {
+            Err(Error::conflict(format!("transaction {txn} was aborted: {why}")))
+        }
+        (_, TxnOutcome::Committed(_)) => Err(Error::invalid(format!("transaction {txn} has ended"))),
+        (TxnRequest::Commit { .. }, _) => {
+            Err(Error::unknown(format!("transaction {txn} ended longer ago than outcomes are kept")))
+        }
+        (_, _) => Err(Error::not_found(format!("transaction {txn} ended longer ago than outcomes are kept"))),
     }
 }

@@ -12,7 +12,7 @@ pub mod listen;
 mod metrics;
 mod native;
 mod options;
-mod rules;
+pub(crate) mod rules;
 mod session;
 #[cfg(test)]
 mod testing;

@@ -141,6 +141,8 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         system_group: ArcSwap::default(),
         oracle: ArcSwap::default(),
         router: ArcSwap::default(),
+        coordinators: ArcSwap::default(),
+        transactions: crate::txn::Transactions::default(),
         config: config.clone(),
     });
     let system = SystemMachine::load(context.engine.clone(), context.system.clone())

@@ -9,6 +9,7 @@ use crate::oracle::OracleActor;
 use crate::replica::{ReplicasActor, ReplicasArguments, ReplicasMessage, SystemMachine};
 use crate::router::{RouterActor, RouterMessage};
 use crate::supervise::Restarts;
+use crate::txn::CoordinatorsActor;
 use crate::wal::{WalActor, WalMessage, WalSink};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::BTreeMap;
@@ -48,10 +49,11 @@ enum Child {
     Oracle,
     Control,
     Controller,
+    Coordinators,
 }
 
 impl Child {
-    const ALL: [Self; 4] = [Self::Router, Self::Oracle, Self::Control, Self::Controller];
+    const ALL: [Self; 5] = [Self::Router, Self::Oracle, Self::Control, Self::Controller, Self::Coordinators];
 
     fn name(self) -> &'static str {
         match self {
@@ -59,6 +61,7 @@ impl Child {
             Self::Oracle => "oracle",
             Self::Control => "control",
             Self::Controller => "controller",
+            Self::Coordinators => "coordinators",
         }
     }
 }
@@ -184,7 +187,7 @@ impl Actor for RootActor {
             watcher.abort();
         }
         // In this order: whoever writes ends before the log does.
-        for child in [Child::Controller, Child::Control, Child::Oracle] {
+        for child in [Child::Coordinators, Child::Controller, Child::Control, Child::Oracle] {
             if let Some(cell) = root.children.remove(&child) {
                 cell.stop_and_wait(None, Some(STOP_MAX)).await.ok();
             }
@@ -222,6 +225,13 @@ impl Root {
                 let (actor, _task) =
                     Actor::spawn_linked(None, NodeControl, context.clone(), supervisor).await?;
                 context.hub.register("control", actor.get_cell());
+                actor.get_cell()
+            }
+            Child::Coordinators => {
+                let (actor, _task) =
+                    Actor::spawn_linked(None, CoordinatorsActor, context.clone(), supervisor).await?;
+                context.coordinators.store(Arc::new(Some(actor.clone())));
+                context.hub.register(crate::txn::NAME, actor.get_cell());
                 actor.get_cell()
             }
             Child::Controller => {

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use trandb_cluster::digest::Digest;
 use trandb_cluster::mvcc::StoredVersion;
 use trandb_cluster::partition::{PartitionHeader, SnapshotCursor};
+use trandb_cluster::txn::{TxnApplied, TxnStep};
 use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan, TraceContext};
-use trandb_cluster::{EncodedKey, Error, NodeId, Timestamp};
+use trandb_cluster::{EncodedKey, Error, NodeId, Timestamp, TxnId};
 use trandb_runtime::raft::{CommittedEntry, LogApplied, LogId, Raft, StoredMembership};
 use trandb_runtime::rpc::Reply;
 
-/// What a partition's actor is sent. The first three may come from a peer.
+/// What a partition's actor is sent. All but the last may come from a peer.
 #[derive(Debug)]
 pub enum PartitionMessage {
     /// Operations on keys of this partition; answered when all are done.
     Execute(Execute, Reply<Answer<Vec<Result<KeyResult, Error>>>>),
     /// This partition's part of a scan.
     Scan(ScanCall, Reply<Answer<RangePage>>),
+    /// A step of a transaction; answered when it is applied.
+    Txn(TxnCall, Reply<Answer<TxnApplied>>),
     /// The state's digest, at any replica.
     Digest(DigestCall, Reply<DigestReply>),
     /// From this node only.
@@ -28,6 +31,7 @@ trandb_runtime::wire_message! {
     PartitionMessage {
         call Execute(Execute);
         call Scan(ScanCall);
+        call Txn(TxnCall);
         call Digest(DigestCall);
     }
 }
@@ -47,6 +51,16 @@ pub struct Execute {
 pub struct ScanCall {
     /// What to read.
     pub scan: RangeScan,
+    /// The span that asked.
+    #[serde(default)]
+    pub trace: Option<TraceContext>,
+}
+
+/// A step of a transaction in one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TxnCall {
+    /// Shared, since a misdirected call is sent again.
+    pub step: Arc<TxnStep>,
     /// The span that asked.
     #[serde(default)]
     pub trace: Option<TraceContext>,
@@ -93,13 +107,26 @@ pub enum LocalPartition {
     Applied(ractor::RpcReplyPort<(Option<LogId>, StoredMembership)>),
     /// The oracle's answer for the batch that waits for it.
     Granted(Result<Timestamp, Error>),
-    /// A proposal has ended. Writes that have to be proposed again come back.
+    /// A proposal has ended. What is still to be done of it comes back.
     Proposed {
         /// Which.
         sequence: u64,
-        /// Refused for a stale timestamp.
-        again: Option<super::writes::Batch>,
+        /// What is left.
+        rest: super::writes::Rest,
     },
+    /// A push has ended: what became of a transaction that stands in the way.
+    Chased {
+        /// The transaction.
+        txn: TxnId,
+        /// Which push.
+        push: u64,
+        /// What its anchor answered.
+        answer: Result<TxnApplied, Error>,
+    },
+    /// Look again after a transaction that stands in the way of writes.
+    ChaseAgain(TxnId),
+    /// The other partitions of a commit were told, or not.
+    Finished(TxnId),
     /// The read-index round has ended: whether this replica leads.
     Confirmed(bool),
     /// Stop answering and proposing; reply once nothing is in flight. For a leadership transfer.

@@ -16,13 +16,16 @@ mod message;
 mod reads;
 mod slot;
 mod trace;
+mod txns;
 mod writes;
 
 pub(crate) use applier::SnapshotChunk;
 pub(crate) use slot::forget;
 
 pub use applier::{DataApplier, ReplicaState};
-pub use message::{Answer, DigestCall, DigestReply, Execute, LocalPartition, PartitionMessage, ScanCall};
+pub use message::{
+    Answer, DigestCall, DigestReply, Execute, LocalPartition, PartitionMessage, ScanCall, TxnCall,
+};
 
 use crate::context::NodeContext;
 use crate::oracle::OracleMessage;
@@ -35,12 +38,14 @@ use tokio::time::Instant;
 use trandb_cluster::command::Command;
 use trandb_cluster::partition::PartitionState;
 use trandb_cluster::shared::decode_sharing;
+use trandb_cluster::txn::TxnApplied;
 use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::raft::{
     CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid,
 };
-use writes::{Pending, Writes};
+use trandb_runtime::rpc::Reply;
+use writes::{Pending, PendingStep, Refusal, Rest, Writes};
 
 /// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
@@ -83,6 +88,7 @@ pub struct Partition {
     raft: Option<Raft>,
     writes: Writes,
     reads: Reads,
+    chases: txns::Chases,
     pausing: Vec<ractor::RpcReplyPort<()>>,
     checkpoint: checkpoint::Schedule,
     lease: Duration,
@@ -114,6 +120,7 @@ impl Actor for PartitionActor {
             raft: None,
             writes: Writes::default(),
             reads: Reads::default(),
+            chases: txns::Chases::default(),
             pausing: Vec::new(),
             lease,
         };
@@ -147,6 +154,7 @@ impl Actor for PartitionActor {
                     trace::step("partition scan", trace.as_ref(), partition.context.node, partition.id);
                 partition.read(Parked::Scan { scan, horizon, reply, span });
             }
+            PartitionMessage::Txn(call, reply) => partition.step(call, reply),
             PartitionMessage::Digest(call, reply) => {
                 let at = call.at.unwrap_or_else(|| partition.state.applied());
                 let digest = partition.state.digest_at(at);
@@ -192,11 +200,22 @@ impl Partition {
                 let _ = reply.send((self.applied, self.membership.clone()));
             }
             LocalPartition::Granted(grant) => self.granted(grant),
-            LocalPartition::Proposed { sequence, again } => {
+            LocalPartition::Proposed { sequence, rest } => {
+                let (again, blocked) = match rest {
+                    Rest::Nothing => (None, Vec::new()),
+                    Rest::Again(batch) => (Some(batch), Vec::new()),
+                    Rest::Blocked(blocked) => (None, blocked),
+                };
                 self.writes.ended(sequence, again);
+                for blocked in blocked {
+                    self.wait_to_write(blocked);
+                }
                 self.pump();
                 self.settle();
             }
+            LocalPartition::Chased { txn, push, answer } => self.chased(txn, push, answer),
+            LocalPartition::ChaseAgain(txn) => self.chase_again(txn),
+            LocalPartition::Finished(txn) => self.finished(txn),
             LocalPartition::Confirmed(leads) => self.confirmed(leads),
             LocalPartition::Pause(reply) => {
                 self.writes.paused = true;
@@ -241,17 +260,12 @@ impl Partition {
     fn execute(&mut self, call: Execute, reply: writes::ExecuteReply) {
         if call.ops.iter().all(|op| !op.is_write()) {
             let span = trace::step("partition read", call.trace.as_ref(), self.context.node, self.id);
-            self.read(Parked::Keys { ops: call.ops, reply, span });
+            let since = self.chases.next_push();
+            self.read(Parked::Keys { ops: call.ops, since, reply, span });
             return;
         }
-        if !self.writes.paused
-            && let Err(leader) = self.leads()
-        {
-            reply.send(Answer::NotLeader { leader });
-            return;
-        }
-        if self.is_cut_off() {
-            reply.send(Answer::Failed(self.cut_off()));
+        if let Err(refusal) = self.takes_proposals() {
+            reply.send(refusal.answer());
             return;
         }
         // Reads and writes are answered at different times, so the router sends them apart.
@@ -274,6 +288,31 @@ impl Partition {
         let span = trace::step("partition write", call.trace.as_ref(), self.context.node, self.id);
         self.writes.push(Pending { writes, results, weight, reply, span });
         self.pump();
+    }
+
+    /// Queues a step of a transaction for the log.
+    fn step(&mut self, call: TxnCall, reply: Reply<Answer<TxnApplied>>) {
+        if let Err(refusal) = self.takes_proposals() {
+            reply.send(refusal.answer());
+            return;
+        }
+        let span = trace::step("partition txn", call.trace.as_ref(), self.context.node, self.id);
+        let step = Arc::unwrap_or_clone(call.step);
+        self.writes.push_step(PendingStep { step, reply: Some(reply), span });
+        self.pump();
+    }
+
+    /// Whether anything may be proposed here.
+    fn takes_proposals(&self) -> Result<(), Refusal> {
+        if !self.writes.paused
+            && let Err(leader) = self.leads()
+        {
+            return Err(Refusal::NotLeader(leader));
+        }
+        if self.is_cut_off() {
+            return Err(Refusal::Failed(self.cut_off()));
+        }
+        Ok(())
     }
 
     /// Whether this replica leads and has applied an entry of its own term; else who leads.
@@ -336,8 +375,8 @@ impl Partition {
                     batch,
                 ));
             }
-            (Err(error), _) => batch.refuse(&Answer::Failed(error)),
-            (Ok(_), None) => batch.refuse(&Answer::NotLeader { leader: None }),
+            (Err(error), _) => batch.refuse(&Refusal::Failed(error)),
+            (Ok(_), None) => batch.refuse(&Refusal::NotLeader(None)),
         }
         self.pump();
         self.settle();
@@ -358,7 +397,7 @@ impl Partition {
     fn resume(&mut self) {
         self.writes.paused = false;
         if let Err(leader) = self.leads() {
-            self.writes.refuse_queued(&Answer::NotLeader { leader });
+            self.writes.refuse_queued(&Refusal::NotLeader(leader));
         }
         for parked in self.reads.take_held() {
             self.read(parked);
@@ -376,6 +415,7 @@ impl Partition {
             results.push(self.apply_entry(entry.clone())?);
         }
         let _ = reply.send(results);
+        self.wake_released();
         Ok(())
     }
 
@@ -425,8 +465,9 @@ impl Partition {
         );
         // What has no timestamp yet may wait for proposals that end only when the others are back.
         if self.is_cut_off() {
-            self.writes.refuse_queued(&Answer::Failed(self.cut_off()));
+            self.writes.refuse_queued(&Refusal::Failed(self.cut_off()));
         }
+        self.tend_transactions();
         self.start_checkpoint_if_due();
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Partition;
 use super::message::{Answer, LocalPartition, PartitionMessage};
-use super::writes::{ExecuteReply, Writes};
+use super::writes::{ExecuteReply, Refusal, Writes};
 use std::sync::Arc;
 use tracing::Span;
+use trandb_cluster::txn::Blocker;
 use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan};
 use trandb_cluster::{Error, Timestamp};
 use trandb_runtime::planted::{Planted, is_planted};
@@ -21,6 +22,8 @@ pub(super) enum Parked {
     Keys {
         /// What to read.
         ops: Arc<Vec<KeyOp>>,
+        /// The number that the next push had when it came.
+        since: u64,
         /// Who asks.
         reply: ExecuteReply,
         /// Ends with the answer.
@@ -40,16 +43,10 @@ pub(super) enum Parked {
 }
 
 impl Parked {
-    fn refuse<E: Into<Refusal>>(self, refusal: E) {
-        match (self, refusal.into()) {
-            (Self::Keys { reply, .. }, Refusal::NotLeader(leader)) => {
-                reply.send(Answer::NotLeader { leader })
-            }
-            (Self::Keys { reply, .. }, Refusal::Failed(error)) => reply.send(Answer::Failed(error)),
-            (Self::Scan { reply, .. }, Refusal::NotLeader(leader)) => {
-                reply.send(Answer::NotLeader { leader })
-            }
-            (Self::Scan { reply, .. }, Refusal::Failed(error)) => reply.send(Answer::Failed(error)),
+    pub(super) fn refuse(self, refusal: &Refusal) {
+        match self {
+            Self::Keys { reply, .. } => reply.send(refusal.answer()),
+            Self::Scan { reply, .. } => reply.send(refusal.answer()),
         }
     }
 
@@ -59,23 +56,6 @@ impl Parked {
             Self::Scan { .. } => true,
             Self::Keys { ops, .. } => ops.iter().any(|op| matches!(op, KeyOp::Get { at: Some(_), .. })),
         }
-    }
-}
-
-enum Refusal {
-    NotLeader(Option<trandb_cluster::NodeId>),
-    Failed(Error),
-}
-
-impl From<Option<trandb_cluster::NodeId>> for Refusal {
-    fn from(leader: Option<trandb_cluster::NodeId>) -> Self {
-        Self::NotLeader(leader)
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
     }
 }
 
@@ -119,7 +99,8 @@ impl Partition {
     /// Answers a read, or parks it until it may be answered.
     pub(super) fn read(&mut self, read: Parked) {
         if self.reads.len() >= PARKED_MAX {
-            read.refuse(Error::overloaded(format!("{PARKED_MAX} reads wait in this partition, the limit")));
+            let error = Error::overloaded(format!("{PARKED_MAX} reads wait in this partition, the limit"));
+            read.refuse(&Refusal::Failed(error));
             return;
         }
         if self.writes.paused {
@@ -127,7 +108,7 @@ impl Partition {
             return;
         }
         if let Err(leader) = self.leads() {
-            read.refuse(leader);
+            read.refuse(&Refusal::NotLeader(leader));
             return;
         }
         if read.is_snapshot() {
@@ -148,9 +129,13 @@ impl Partition {
         }
     }
 
-    fn answer(&self, read: Parked) {
+    fn answer(&mut self, read: Parked) {
+        if let Some(blocker) = self.in_the_way(&read) {
+            self.wait_to_read(blocker, read);
+            return;
+        }
         match read {
-            Parked::Keys { ops, reply, span: _span } => {
+            Parked::Keys { ops, reply, span: _span, .. } => {
                 let results = ops.iter().map(|op| self.answer_key(op)).collect();
                 reply.send(Answer::Done(results));
             }
@@ -158,6 +143,26 @@ impl Partition {
                 Ok(()) => reply.send(Answer::Done(self.state.scan(&scan))),
                 Err(error) => reply.send(Answer::Failed(error)),
             },
+        }
+    }
+
+    /// A transaction that may be about to write what is read, as of then.
+    fn in_the_way(&self, read: &Parked) -> Option<Blocker> {
+        if self.state.held().len() == 0 {
+            return None;
+        }
+        match read {
+            Parked::Keys { ops, since, .. } => ops.iter().find_map(|op| {
+                let at = match op {
+                    KeyOp::Get { at, .. } => *at,
+                    _ => None,
+                };
+                self.state.intent(op.key()).filter(|by| !self.chases.passes(by.txn, at, *since))
+            }),
+            Parked::Scan { scan, .. } => {
+                let intents = self.state.intents_of(scan);
+                intents.into_iter().find(|by| !self.chases.passes(by.txn, Some(scan.at), 0))
+            }
         }
     }
 
@@ -205,7 +210,7 @@ impl Partition {
                 self.answer(read);
             } else {
                 let leader = self.leads().err().flatten();
-                read.refuse(leader);
+                read.refuse(&Refusal::NotLeader(leader));
             }
         }
         self.confirm();

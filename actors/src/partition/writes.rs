@@ -12,8 +12,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
-use trandb_cluster::command::{Applied, Command, Write, WriteBatch};
+use trandb_cluster::command::{Applied, Command, Write, WriteBatch, WriteOutcome};
 use trandb_cluster::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
+use trandb_cluster::txn::{Blocker, TxnApplied, TxnEntry, TxnStep};
 use trandb_cluster::wire::{self, KeyResult};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::raft::{ClientWriteError, RaftError};
@@ -48,45 +49,164 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    fn answer(self, outcomes: &mut impl Iterator<Item = trandb_cluster::command::WriteOutcome>) {
-        let results =
-            self.results
-                .into_iter()
-                .map(|result| match result {
-                    Some(result) => result,
-                    None => outcomes.next().map(KeyResult::Write).ok_or_else(|| {
-                        Error::internal("apply answered fewer outcomes than there were writes")
-                    }),
-                })
-                .collect();
-        self.reply.send(Answer::Done(results));
+    pub(super) fn refuse(self, refusal: &Refusal) {
+        self.reply.send(refusal.answer());
+    }
+
+    /// Takes the outcomes of its writes and answers, unless a transaction stands in the way of some: then it comes back
+    /// with these alone.
+    fn answer(mut self, outcomes: &mut impl Iterator<Item = WriteOutcome>) -> Option<(Blocker, Self)> {
+        let mut writes = std::mem::take(&mut self.writes).into_iter();
+        let mut blocker = None;
+        for result in self.results.iter_mut().filter(|result| result.is_none()) {
+            let write = writes.next();
+            *result = match (outcomes.next(), write) {
+                (Some(WriteOutcome::Blocked(by)), Some(write)) => {
+                    blocker = Some(by);
+                    self.writes.push(write);
+                    continue;
+                }
+                (Some(outcome), _) => Some(Ok(KeyResult::Write(outcome))),
+                (None, _) => {
+                    Some(Err(Error::internal("apply answered fewer outcomes than there were writes")))
+                }
+            };
+        }
+        if let Some(blocker) = blocker {
+            self.weight = self.writes.iter().map(Write::weight).sum();
+            return Some((blocker, self));
+        }
+        self.reply.send(Answer::Done(self.results.into_iter().flatten().collect()));
+        None
     }
 }
 
-/// Callers whose writes go into one log entry.
+/// A step of a transaction on its way.
+#[derive(Debug)]
+pub(super) struct PendingStep {
+    pub(super) step: TxnStep,
+    /// None where the partition itself asks.
+    pub(super) reply: Option<Reply<Answer<TxnApplied>>>,
+    pub(super) span: Span,
+}
+
+impl PendingStep {
+    fn answer(self, answer: Answer<TxnApplied>) {
+        if let Some(reply) = self.reply {
+            reply.send(answer);
+        }
+    }
+}
+
+/// What waits for its turn.
+#[derive(Debug)]
+enum Queued {
+    Writes(Pending),
+    Step(PendingStep),
+}
+
+impl Queued {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Writes(pending) => pending.weight,
+            Self::Step(pending) => pending.step.weight(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Writes(pending) => pending.writes.len(),
+            Self::Step(_) => 1,
+        }
+    }
+
+    fn refuse(self, refusal: &Refusal) {
+        match self {
+            Self::Writes(pending) => pending.refuse(refusal),
+            Self::Step(pending) => pending.answer(refusal.answer()),
+        }
+    }
+}
+
+/// Why something was surely not done, or (with the code `unknown`) perhaps not.
+#[derive(Debug, Clone)]
+pub(super) enum Refusal {
+    NotLeader(Option<NodeId>),
+    Failed(Error),
+}
+
+impl Refusal {
+    pub(super) fn answer<T>(&self) -> Answer<T> {
+        match self {
+            Self::NotLeader(leader) => Answer::NotLeader { leader: *leader },
+            Self::Failed(error) => Answer::Failed(error.clone()),
+        }
+    }
+}
+
+/// Callers whose writes, or whose steps of transactions, go into one log entry.
 #[derive(Debug)]
 #[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
 pub struct Batch {
     pub(super) sequence: u64,
-    pub(super) callers: Vec<Pending>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Writes(Vec<Pending>),
+    Steps(Vec<PendingStep>),
 }
 
 impl Batch {
-    fn writes(&self) -> usize {
-        self.callers.iter().map(|caller| caller.writes.len()).sum()
+    /// The timestamps that it needs.
+    fn count(&self) -> usize {
+        match &self.work {
+            Work::Writes(callers) => callers.iter().map(|caller| caller.writes.len()).sum(),
+            Work::Steps(steps) => steps.len(),
+        }
     }
 
     /// What replicating it is in a trace: a step of the first caller that is traced.
     fn proposal_span(&self) -> Span {
-        match self.callers.iter().find(|caller| !caller.span.is_none()) {
-            Some(caller) => caller.span.in_scope(|| child_span("replicate")),
+        let traced = match &self.work {
+            Work::Writes(callers) => callers.iter().map(|caller| &caller.span).find(|span| !span.is_none()),
+            Work::Steps(steps) => steps.iter().map(|step| &step.span).find(|span| !span.is_none()),
+        };
+        match traced {
+            Some(span) => span.in_scope(|| child_span("replicate")),
             None => Span::none(),
         }
     }
 
-    pub(super) fn refuse(self, answer: &Answer<Vec<Result<KeyResult, Error>>>) {
-        for caller in self.callers {
-            caller.reply.send(answer.clone());
+    /// The log entry, encoded.
+    fn encode(&self, timestamp: Timestamp, gc_floor: Timestamp) -> Bytes {
+        let (command, bytes) = match &self.work {
+            Work::Writes(callers) => {
+                let writes: Vec<_> =
+                    callers.iter().flat_map(|caller| caller.writes.iter().cloned()).collect();
+                let bytes: usize = writes.iter().map(|write| write.weight() + ENCODED_OVERHEAD_BYTES).sum();
+                (Command::Write(WriteBatch { timestamp, gc_floor, writes }), bytes)
+            }
+            Work::Steps(steps) => {
+                let steps: Vec<_> = steps.iter().map(|pending| pending.step.clone()).collect();
+                let bytes: usize = steps.iter().map(|step| step.weight() + ENCODED_OVERHEAD_BYTES).sum();
+                (Command::Txn(TxnEntry { timestamp, gc_floor, steps }), bytes)
+            }
+        };
+        Bytes::from(wire::encode_sized(&command, bytes + ENCODED_OVERHEAD_BYTES))
+    }
+
+    pub(super) fn refuse(self, refusal: &Refusal) {
+        for queued in self.into_queued() {
+            queued.refuse(refusal);
+        }
+    }
+
+    fn into_queued(self) -> Vec<Queued> {
+        match self.work {
+            Work::Writes(callers) => callers.into_iter().map(Queued::Writes).collect(),
+            Work::Steps(steps) => steps.into_iter().map(Queued::Step).collect(),
         }
     }
 }
@@ -94,7 +214,7 @@ impl Batch {
 /// A partition's writes that are not applied yet.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    queue: VecDeque<Pending>,
+    queue: VecDeque<Queued>,
     queued_bytes: usize,
     granting: Option<Batch>,
     in_flight: BTreeSet<u64>,
@@ -106,16 +226,23 @@ pub(super) struct Writes {
 impl Writes {
     /// Queues a call, or refuses it when the queue is full.
     pub(super) fn push(&mut self, pending: Pending) {
-        if self.queued_bytes + pending.weight > QUEUE_BYTES_MAX && !self.queue.is_empty() {
-            let error = Error::overloaded(format!(
-                "{} MiB of writes wait in this partition, the limit",
-                QUEUE_BYTES_MAX >> 20
-            ));
-            pending.reply.send(Answer::Failed(error));
+        self.enqueue(Queued::Writes(pending));
+    }
+
+    /// Queues a step of a transaction, or refuses it when the queue is full.
+    pub(super) fn push_step(&mut self, pending: PendingStep) {
+        self.enqueue(Queued::Step(pending));
+    }
+
+    fn enqueue(&mut self, queued: Queued) {
+        if self.queued_bytes + queued.weight() > QUEUE_BYTES_MAX && !self.queue.is_empty() {
+            let limit = QUEUE_BYTES_MAX >> 20;
+            let error = Error::overloaded(format!("{limit} MiB of writes wait in this partition, the limit"));
+            queued.refuse(&Refusal::Failed(error));
             return;
         }
-        self.queued_bytes += pending.weight;
-        self.queue.push_back(pending);
+        self.queued_bytes += queued.weight();
+        self.queue.push_back(queued);
     }
 
     /// Bytes that wait.
@@ -148,22 +275,33 @@ impl Writes {
         {
             return None;
         }
-        let mut callers: Vec<Pending> = Vec::new();
-        let (mut writes, mut bytes) = (0, 0);
+        let mut work = match self.queue.front()? {
+            Queued::Writes(_) => Work::Writes(Vec::new()),
+            Queued::Step(_) => Work::Steps(Vec::new()),
+        };
+        let (mut count, mut bytes) = (0, 0);
         while let Some(next) = self.queue.front() {
-            let full = writes + next.writes.len() > BATCH_WRITES_MAX || bytes + next.weight > BATCH_BYTES_MAX;
-            if full && !callers.is_empty() {
+            let full = count + next.count() > BATCH_WRITES_MAX || bytes + next.weight() > BATCH_BYTES_MAX;
+            if full && count > 0 {
                 break;
             }
-            let next = self.queue.pop_front().expect("just seen");
-            writes += next.writes.len();
-            bytes += next.weight;
-            self.queued_bytes -= next.weight;
-            callers.push(next);
+            match (&work, next) {
+                (Work::Writes(_), Queued::Writes(_)) | (Work::Steps(_), Queued::Step(_)) => {}
+                _ => break,
+            }
+            let next = self.queue.pop_front()?;
+            count += next.count();
+            bytes += next.weight();
+            self.queued_bytes -= next.weight();
+            match (&mut work, next) {
+                (Work::Writes(callers), Queued::Writes(pending)) => callers.push(pending),
+                (Work::Steps(steps), Queued::Step(pending)) => steps.push(pending),
+                _ => unreachable!("their kinds were just compared"),
+            }
         }
-        let batch = Batch { sequence: self.next_sequence, callers };
+        let batch = Batch { sequence: self.next_sequence, work };
         self.next_sequence += 1;
-        let count = batch.writes() as u64;
+        let count = batch.count() as u64;
         self.granting = Some(batch);
         Some(count)
     }
@@ -180,17 +318,17 @@ impl Writes {
     /// A proposal has ended; a batch that came back is the next to go.
     pub(super) fn ended(&mut self, sequence: u64, again: Option<Batch>) {
         self.in_flight.remove(&sequence);
-        for caller in again.into_iter().flat_map(|batch| batch.callers).rev() {
-            self.queued_bytes += caller.weight;
-            self.queue.push_front(caller);
+        for queued in again.into_iter().flat_map(Batch::into_queued).rev() {
+            self.queued_bytes += queued.weight();
+            self.queue.push_front(queued);
         }
     }
 
     /// Refuses everything that has no timestamp yet, so surely is not done.
-    pub(super) fn refuse_queued(&mut self, answer: &Answer<Vec<Result<KeyResult, Error>>>) {
+    pub(super) fn refuse_queued(&mut self, refusal: &Refusal) {
         self.queued_bytes = 0;
-        for pending in self.queue.drain(..) {
-            pending.reply.send(answer.clone());
+        for queued in self.queue.drain(..) {
+            queued.refuse(refusal);
         }
     }
 }
@@ -207,9 +345,29 @@ pub(super) async fn propose(
     batch: Batch,
 ) {
     let sequence = batch.sequence;
-    let again = propose_batch(&context, &raft, partition, timestamp, gc_floor, batch).await;
+    let rest = propose_batch(&context, &raft, partition, timestamp, gc_floor, batch).await;
     // An actor that is gone has no use for it; the one after it starts with nothing in flight.
-    let _ = actor.cast(PartitionMessage::Local(LocalPartition::Proposed { sequence, again }));
+    let _ = actor.cast(PartitionMessage::Local(LocalPartition::Proposed { sequence, rest }));
+}
+
+/// What a proposal leaves to be done.
+#[derive(Debug)]
+#[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// Refused for a stale timestamp: all of it, again.
+    Again(Batch),
+    /// Transactions stood in the way of these.
+    Blocked(Vec<BlockedWrites>),
+}
+
+/// A caller's writes that a transaction stands in the way of.
+#[derive(Debug)]
+#[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
+pub struct BlockedWrites {
+    pub(super) by: Blocker,
+    pub(super) pending: Pending,
 }
 
 async fn propose_batch(
@@ -219,12 +377,9 @@ async fn propose_batch(
     timestamp: Timestamp,
     gc_floor: Timestamp,
     batch: Batch,
-) -> Option<Batch> {
-    let writes: Vec<_> = batch.callers.iter().flat_map(|caller| caller.writes.iter().cloned()).collect();
-    let bytes = writes.iter().map(|write| write.weight() + ENCODED_OVERHEAD_BYTES).sum::<usize>();
-    let command = Command::Write(WriteBatch { timestamp, gc_floor, writes });
-    let proposal = Proposal(Bytes::from(wire::encode_sized(&command, bytes + ENCODED_OVERHEAD_BYTES)));
-    drop(command);
+) -> Rest {
+    let sequence = batch.sequence;
+    let proposal = Proposal(batch.encode(timestamp, gc_floor));
     let began = Instant::now();
     // A leader that is cut off never hears of its proposal's end; its caller is told that much.
     let proposed = {
@@ -235,50 +390,53 @@ async fn propose_batch(
                 Ok(proposed) => break proposed,
                 Err(_) if is_cut_off(raft, context.lease()) => {
                     let error = format!("{partition} lost touch with its other replicas during the write");
-                    batch.refuse(&Answer::Failed(Error::unknown(error)));
-                    return None;
+                    batch.refuse(&Refusal::Failed(Error::unknown(error)));
+                    return Rest::Nothing;
                 }
                 Err(_) => {}
             }
         }
     };
     if proposed.is_ok() {
-        context.gauges.proposed(batch.writes(), began.elapsed());
+        context.gauges.proposed(batch.count(), began.elapsed());
     }
-    match proposed {
-        Ok(response) => match response.data {
-            LogApplied::Data(Applied::Writes(outcomes)) => {
+    let refusal = match proposed {
+        Ok(response) => match (response.data, batch.work) {
+            (LogApplied::Data(Applied::Writes(outcomes)), Work::Writes(callers)) => {
                 let mut outcomes = outcomes.into_iter();
-                for caller in batch.callers {
-                    caller.answer(&mut outcomes);
+                let blocked: Vec<BlockedWrites> = callers
+                    .into_iter()
+                    .filter_map(|caller| caller.answer(&mut outcomes))
+                    .map(|(by, pending)| BlockedWrites { by, pending })
+                    .collect();
+                return if blocked.is_empty() { Rest::Nothing } else { Rest::Blocked(blocked) };
+            }
+            (LogApplied::Data(Applied::Txns(answers)), Work::Steps(steps)) => {
+                for (pending, answer) in steps.into_iter().zip(answers) {
+                    pending.answer(Answer::Done(answer));
                 }
-                None
+                return Rest::Nothing;
             }
-            LogApplied::Data(Applied::StaleTimestamp(last)) => {
+            (LogApplied::Data(Applied::StaleTimestamp(last)), work) => {
                 tracing::debug!(%partition, %timestamp, %last, "a batch came late and is stamped again");
-                Some(batch)
+                return Rest::Again(Batch { sequence, work });
             }
-            other => {
-                let error = Error::internal(format!("a write was answered with {other:?}"));
-                batch.refuse(&Answer::Failed(error));
-                None
+            (other, work) => {
+                let error = Error::internal(format!("a proposal was answered with {other:?}"));
+                Batch { sequence, work }.refuse(&Refusal::Failed(error));
+                return Rest::Nothing;
             }
         },
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            batch.refuse(&Answer::NotLeader { leader: forward.leader_id.map(NodeId) });
-            None
+            Refusal::NotLeader(forward.leader_id.map(NodeId))
         }
-        Err(RaftError::APIError(error)) => {
-            let error =
-                Error::unknown(format!("the leader of {partition} changed during the write: {error}"));
-            batch.refuse(&Answer::Failed(error));
-            None
-        }
-        Err(RaftError::Fatal(error)) => {
-            let error =
-                Error::unknown(format!("the replica of {partition} stopped during the write: {error}"));
-            batch.refuse(&Answer::Failed(error));
-            None
-        }
-    }
+        Err(RaftError::APIError(error)) => Refusal::Failed(Error::unknown(format!(
+            "the leader of {partition} changed during the write: {error}"
+        ))),
+        Err(RaftError::Fatal(error)) => Refusal::Failed(Error::unknown(format!(
+            "the replica of {partition} stopped during the write: {error}"
+        ))),
+    };
+    batch.refuse(&refusal);
+    Rest::Nothing
 }

@@ -4,7 +4,7 @@ use super::sections::{Config, LogFormat};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use trandb_cluster::limits::{
-    CLIENT_FRAME_BYTES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICATION_MAX, VALUE_BYTES_MAX,
+    CLIENT_FRAME_BYTES_MAX, NODES_MAX, PARTITIONS_MAX, REPLICATION_MAX, TXN_LIFE_MS_MAX, VALUE_BYTES_MAX,
 };
 
 /// Longest time that may be set, but for history: a day. A longer wait is a slip of units.
@@ -200,7 +200,7 @@ impl Config {
     }
 
     fn validate_ranges(&self) -> Result<(), Violation> {
-        let Self { node, peer, raft, storage, limits, shutdown, .. } = self;
+        let Self { node, peer, raft, storage, limits, txn, shutdown, .. } = self;
         // A call must be able to carry the largest value, or it could never be made.
         let call_bytes_min = CLIENT_FRAME_BYTES_MAX as u64;
         for (key, value, min, max) in [
@@ -223,6 +223,8 @@ impl Config {
             ("limits.in_flight_per_connection", limits.in_flight_per_connection.into(), 1, COUNT_MAX),
             ("limits.leader_wait_ms", limits.leader_wait_ms, 0, REQUEST_TIMEOUT_MS_MAX),
             ("limits.request_timeout_ms", limits.request_timeout_ms, 1, REQUEST_TIMEOUT_MS_MAX),
+            ("txn.idle_timeout_ms", txn.idle_timeout_ms, 100, TXN_LIFE_MS_MAX),
+            ("txn.open_max", txn.open_max.into(), 1, COUNT_MAX),
             ("shutdown.drain_ms", shutdown.drain_ms, 0, TIME_MS_MAX),
         ] {
             if value < min || value > max {

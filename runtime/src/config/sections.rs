@@ -24,6 +24,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Bounds of what clients may ask for.
     pub limits: LimitsConfig,
+    /// Transactions.
+    pub txn: TxnConfig,
     /// The end of a node's life.
     pub shutdown: ShutdownConfig,
 }
@@ -232,6 +234,22 @@ impl Default for LimitsConfig {
             leader_wait_ms: 1000,
             request_timeout_ms: 10_000,
         }
+    }
+}
+
+/// Transactions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TxnConfig {
+    /// An open transaction of which nothing is asked for this long is aborted.
+    pub idle_timeout_ms: u64,
+    /// Transactions that may be open on one node; the next one is refused.
+    pub open_max: u32,
+}
+
+impl Default for TxnConfig {
+    fn default() -> Self {
+        Self { idle_timeout_ms: 30_000, open_max: 10_000 }
     }
 }
 

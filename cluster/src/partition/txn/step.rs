@@ -239,6 +239,11 @@ impl PartitionState {
         self.holdings.iter().map(|(txn, held)| Blocker { txn, anchor: held.anchor, expires: held.expires })
     }
 
+    /// A transaction as it holds something here.
+    pub fn held_by(&self, txn: TxnId) -> Option<Blocker> {
+        self.holds(txn).then(|| self.holdings.blocker(txn))
+    }
+
     /// Whether a transaction holds something here.
     pub fn holds(&self, txn: TxnId) -> bool {
         self.holdings.get(txn).is_some()

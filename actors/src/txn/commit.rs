@@ -1,0 +1,336 @@
+//! Committing: one entry where all lies in one partition; else prepare, decide, resolve.
+
+use crate::database::{Database, RequestContext};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
+use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
+
+/// How long a commit that has begun is pursued, whoever waits for it: less than outcomes are kept in any case.
+const PURSUE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a transaction tries again when one that is committing stands in its way, and may well not change what it
+/// has read.
+const BLOCKED_MAX: Duration = Duration::from_millis(50);
+
+/// How long it waits before it tries again, doubled each time.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
+
+/// How often the anchor hears that the coordinator is alive: a third of the lease.
+const EXTEND: Duration = Duration::from_secs(1);
+
+/// How long the other partitions of a commit are told of it, before the anchor's leader takes that over.
+const TELL_MAX: Duration = Duration::from_secs(10);
+
+/// A commit that was not done, or not surely.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// What the client is told.
+    pub(super) error: Error,
+    /// Why it is surely aborted; none where that is not known.
+    pub(super) aborted: Option<String>,
+}
+
+impl Failed {
+    fn conflict(cause: &'static str, why: String) -> Self {
+        metrics::counter!("trandb_txn_aborts_total", "cause" => cause).increment(1);
+        Self { error: Error::conflict(why.clone()), aborted: Some(why) }
+    }
+
+    fn refused(conflict: &Conflict) -> Self {
+        let cause = match conflict {
+            Conflict::Changed { .. } => "changed",
+            Conflict::Blocked { .. } => "blocked",
+            Conflict::TooOld => "too_old",
+        };
+        Self::conflict(cause, conflict.to_string())
+    }
+
+    fn unknown(error: Error) -> Self {
+        metrics::counter!("trandb_txn_aborts_total", "cause" => "unknown").increment(1);
+        let message = format!("whether the transaction was committed is not known: {}", error.message);
+        Self { error: Error::unknown(message), aborted: None }
+    }
+}
+
+/// Commits; answers when. A request's deadline does not end it: what was begun is pursued to a definite end.
+pub(super) async fn commit(
+    database: &Database,
+    core: &Coordinator,
+    request: &RequestContext,
+) -> Result<Timestamp, Failed> {
+    let began = Instant::now();
+    let request = RequestContext { deadline: began + PURSUE_MAX, trace: request.trace };
+    let Some(plan) = database.plan(core) else {
+        let error = Error::unavailable("the partition map is not known yet");
+        return Err(Failed { aborted: Some(error.message.clone()), error });
+    };
+    let (kind, result) = match plan {
+        Plan::Nothing => ("read", Ok(core.read_at())),
+        Plan::One(partition, effects) => {
+            ("one", commit_at_once(database, core.txn(), partition, effects, &request).await)
+        }
+        Plan::Several { anchor, parts } => {
+            let commit = Commit { database, txn: core.txn(), anchor, request: &request };
+            ("several", commit.run(parts).await)
+        }
+    };
+    if result.is_ok() {
+        metrics::counter!("trandb_txn_commits_total", "kind" => kind).increment(1);
+        metrics::histogram!("trandb_txn_commit_seconds", "kind" => kind)
+            .record(began.elapsed().as_secs_f64());
+    }
+    result
+}
+
+/// Whether it helps to try again soon: the transaction in the way has only read, or nothing that was read is checked.
+fn may_pass(conflict: &Conflict, effects: &Effects) -> bool {
+    match conflict {
+        Conflict::Blocked { writes: false, .. } => true,
+        Conflict::Blocked { key, .. } => {
+            effects.writes.iter().any(|write| write.key == *key && write.since == Timestamp::MAX)
+        }
+        _ => false,
+    }
+}
+
+/// Takes a step until it is answered with more than that something stands in the way for the moment.
+async fn pass(
+    database: &Database,
+    partition: PartitionId,
+    step: TxnStep,
+    effects: &Effects,
+    request: &RequestContext,
+) -> Result<TxnApplied, Error> {
+    let until = Instant::now() + BLOCKED_MAX;
+    let mut pause = BLOCKED_PAUSE;
+    loop {
+        let answer = database.txn_step(partition, step.clone(), request).await?;
+        match &answer {
+            TxnApplied::Refused(conflict) if may_pass(conflict, effects) && Instant::now() < until => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            _ => return Ok(answer),
+        }
+    }
+}
+
+async fn commit_at_once(
+    database: &Database,
+    txn: TxnId,
+    partition: PartitionId,
+    effects: Effects,
+    request: &RequestContext,
+) -> Result<Timestamp, Failed> {
+    let step = TxnStep::Commit { txn, effects: effects.clone() };
+    match pass(database, partition, step, &effects, request).await {
+        Ok(TxnApplied::Committed(at)) => Ok(at),
+        Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(&conflict)),
+        Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
+        Ok(other) => Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}")))),
+        Err(error) => Err(Failed::unknown(error)),
+    }
+}
+
+/// A commit over several partitions.
+struct Commit<'a> {
+    database: &'a Database,
+    txn: TxnId,
+    anchor: PartitionId,
+    request: &'a RequestContext,
+}
+
+impl Commit<'_> {
+    async fn run(&self, parts: BTreeMap<PartitionId, Vec<Effects>>) -> Result<Timestamp, Failed> {
+        let others: Vec<PartitionId> = parts.keys().copied().filter(|&id| id != self.anchor).collect();
+        let began = Instant::now();
+        let prepared = self.prepare(parts, &others).await;
+        metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
+        let began = Instant::now();
+        let decided = match prepared {
+            Ok(()) => self.decide().await,
+            Err(failed) => {
+                self.abort(failed.error.message.clone());
+                Err(failed)
+            }
+        };
+        metrics::histogram!("trandb_txn_decide_seconds").record(began.elapsed().as_secs_f64());
+        let committed = match &decided {
+            Ok(at) => Some(*at),
+            Err(Failed { aborted: Some(_), .. }) => None,
+            // Whoever meets it finds out.
+            Err(_) => return decided,
+        };
+        let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
+        tokio::spawn(async move {
+            match committed {
+                Some(at) => database.finish_commit(txn, anchor, others, at, TELL_MAX).await,
+                None => drop(database.tell(txn, &others, None, TELL_MAX).await),
+            }
+        });
+        decided
+    }
+
+    /// Has every partition prepare its parts, one after the other, all partitions at once.
+    async fn prepare(
+        &self,
+        parts: BTreeMap<PartitionId, Vec<Effects>>,
+        others: &[PartitionId],
+    ) -> Result<(), Failed> {
+        let anchor = self.anchor;
+        let all = parts.into_iter().map(|(partition, parts)| async move {
+            for (part, effects) in (0..).zip(parts) {
+                let participants = if partition == anchor { others.to_vec() } else { Vec::new() };
+                let step = TxnStep::Prepare(Prepare {
+                    txn: self.txn,
+                    anchor,
+                    participants,
+                    part,
+                    effects: effects.clone(),
+                });
+                let refused = match pass(self.database, partition, step, &effects, self.request).await {
+                    Ok(TxnApplied::Prepared) => continue,
+                    Ok(TxnApplied::Refused(conflict)) => Failed::refused(&conflict),
+                    Ok(TxnApplied::Aborted(why)) => Failed::conflict("aborted", why),
+                    Ok(other) => Failed::conflict("aborted", format!("{partition} answered {other:?}")),
+                    // Only this coordinator could have decided to commit, and now it will not.
+                    Err(error) => {
+                        let error =
+                            Error::unavailable(format!("{partition} did not prepare: {}", error.message));
+                        metrics::counter!("trandb_txn_aborts_total", "cause" => "unavailable").increment(1);
+                        Failed { aborted: Some(error.message.clone()), error }
+                    }
+                };
+                return Err(refused);
+            }
+            Ok(())
+        });
+        // All, also when one refuses: what is still under way would prepare after it was told to let go.
+        let all = join_all(all);
+        tokio::pin!(all);
+        let mut extend = tokio::time::interval_at(Instant::now() + EXTEND, EXTEND);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut all => return done.into_iter().collect(),
+                _ = extend.tick() => {
+                    let (database, txn) = (self.database.clone(), self.txn);
+                    let request = RequestContext { deadline: Instant::now() + EXTEND, trace: None };
+                    tokio::spawn(async move {
+                        // The next one makes up for one that fails.
+                        let _ = database.txn_step(anchor, TxnStep::Extend { txn }, &request).await;
+                    });
+                }
+            }
+        }
+    }
+
+    async fn decide(&self) -> Result<Timestamp, Failed> {
+        loop {
+            let at = match self.timestamp().await {
+                Ok(at) => at,
+                Err(error) => {
+                    self.abort(error.message.clone());
+                    return Err(Failed { aborted: Some(error.message.clone()), error });
+                }
+            };
+            let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit(at) };
+            match self.database.txn_step(self.anchor, step, self.request).await {
+                Ok(TxnApplied::Committed(at)) => return Ok(at),
+                Ok(TxnApplied::CommitAbove(_)) => {}
+                Ok(TxnApplied::Aborted(why)) => return Err(Failed::conflict("aborted", why)),
+                Ok(other) => {
+                    let error = Error::internal(format!("a decision was answered with {other:?}"));
+                    return Err(Failed::unknown(error));
+                }
+                Err(error) => return Err(Failed::unknown(error)),
+            }
+        }
+    }
+
+    /// A timestamp, which nobody needs to wait for longer than for the rest of the commit.
+    async fn timestamp(&self) -> Result<Timestamp, Error> {
+        loop {
+            match self.database.timestamp(self.request).await {
+                Err(error) if error.is_retryable() && Instant::now() < self.request.deadline => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Tells the anchor, so that whoever meets what is prepared need not wait for the lease.
+    fn abort(&self, why: String) {
+        let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
+        tokio::spawn(async move {
+            let request = RequestContext { deadline: Instant::now() + TELL_MAX, trace: None };
+            let step = TxnStep::Decide { txn, decision: Decision::Abort(why) };
+            // When the anchor cannot be told, the lease ends it.
+            let _ = database.txn_step(anchor, step, &request).await;
+        });
+    }
+}
+
+impl Database {
+    /// Takes a step of a transaction at the leader of a partition, again and again until it is answered: to take one
+    /// twice is the same as once.
+    ///
+    /// # Errors
+    /// When the deadline has passed; it may have been taken all the same.
+    pub(crate) async fn txn_step(
+        &self,
+        partition: PartitionId,
+        step: TxnStep,
+        request: &RequestContext,
+    ) -> Result<TxnApplied, Error> {
+        let step = std::sync::Arc::new(step);
+        loop {
+            let error = match self.txn_step_once(partition, &step, request).await {
+                Ok(applied) => return Ok(applied),
+                Err(error) => error,
+            };
+            let again =
+                matches!(error.code, ErrorCode::Unavailable | ErrorCode::Unknown | ErrorCode::Overloaded);
+            if !again || Instant::now() + BLOCKED_PAUSE >= request.deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(BLOCKED_PAUSE * 10).await;
+        }
+    }
+
+    /// Tells the other partitions of a commit, and the anchor when all know it.
+    pub(crate) async fn finish_commit(
+        &self,
+        txn: TxnId,
+        anchor: PartitionId,
+        others: Vec<PartitionId>,
+        at: Timestamp,
+        within: Duration,
+    ) {
+        if others.is_empty() {
+            return;
+        }
+        if self.tell(txn, &others, Some(at), within).await.is_ok() {
+            let request = RequestContext { deadline: Instant::now() + within, trace: None };
+            // The anchor's leader looks after what was not finished.
+            let _ = self.txn_step(anchor, TxnStep::Finish { txn }, &request).await;
+        }
+    }
+
+    /// Has the partitions resolve.
+    pub(super) async fn tell(
+        &self,
+        txn: TxnId,
+        partitions: &[PartitionId],
+        committed: Option<Timestamp>,
+        within: Duration,
+    ) -> Result<(), Error> {
+        let request = RequestContext { deadline: Instant::now() + within, trace: None };
+        let steps = partitions
+            .iter()
+            .map(|&partition| self.txn_step(partition, TxnStep::Resolve { txn, committed }, &request));
+        join_all(steps).await.into_iter().try_for_each(|told| told.map(drop))
+    }
+}

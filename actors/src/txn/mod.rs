@@ -1,0 +1,221 @@
+//! Coordinators: one actor per open transaction, on the node where it began, and the supervisor that other nodes reach
+//! them through.
+//!
+//! A coordinator is not replicated. What it holds are reads and buffered writes, which die with it; what counts once the
+//! commit has begun lies in the partitions' logs, where anyone can finish or abort it. A transaction that has ended is
+//! remembered for a while, so that its end can be asked for again; later the partitions know.
+
+mod batch;
+mod commit;
+mod ops;
+mod outcome;
+mod session;
+
+use crate::context::NodeContext;
+use crate::database::{Database, RequestContext};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use serde::{Deserialize, Serialize};
+pub(crate) use session::{SessionMessage, begin};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::txn::{TxnOutcome, TxnRequest, TxnResponse};
+use trandb_cluster::wire::TraceContext;
+use trandb_cluster::{Error, TxnId};
+use trandb_runtime::rpc::Reply;
+
+/// Under which name a node's coordinators are reached by others.
+pub(crate) const NAME: &str = "txn";
+
+/// Ended transactions that a node remembers, about 100 bytes each; the oldest go first.
+const ENDED_MAX: usize = 65_536;
+
+/// How often idle transactions are looked for.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Requests of other nodes that may be under way at once; beyond it `overloaded`.
+const FROM_PEERS_MAX: usize = 16_384;
+
+/// What the supervisor is sent. The first comes from other nodes.
+#[derive(Debug)]
+pub enum CoordinatorsMessage {
+    /// A request about a transaction that began on this node.
+    Ask(TxnAsk, Reply<Result<TxnResponse, Error>>),
+    /// Look for idle transactions.
+    Tick,
+}
+
+trandb_runtime::wire_message! {
+    CoordinatorsMessage {
+        call Ask(TxnAsk);
+    }
+}
+
+/// A request that another node took in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TxnAsk {
+    /// What is asked. Shared, since it may be sent again.
+    pub request: Arc<TxnRequest>,
+    /// How long its client waits.
+    pub within_ms: u64,
+    /// The span that asked.
+    #[serde(default)]
+    pub trace: Option<TraceContext>,
+}
+
+/// A transaction that is open here.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    pub(crate) actor: ActorRef<SessionMessage>,
+    /// When something was last asked of it, in milliseconds since the node started.
+    pub(crate) used_ms: Arc<AtomicU64>,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// The transactions of this node: those that are open, and the last that have ended.
+#[derive(Debug, Default)]
+pub struct Transactions {
+    state: Mutex<State>,
+    from_peers: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeMap<TxnId, Handle>,
+    /// Begun, and not in `open` yet.
+    beginning: usize,
+    ended: BTreeMap<TxnId, TxnOutcome>,
+    /// In the order in which they ended.
+    order: VecDeque<TxnId>,
+}
+
+/// What a node knows of one of its transactions.
+pub(crate) enum Known {
+    Open(Handle),
+    Ended(TxnOutcome),
+    Nothing,
+}
+
+impl Transactions {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    pub(crate) fn find(&self, txn: TxnId) -> Known {
+        let state = self.lock();
+        if let Some(handle) = state.open.get(&txn) {
+            return Known::Open(handle.clone());
+        }
+        state.ended.get(&txn).map_or(Known::Nothing, |outcome| Known::Ended(outcome.clone()))
+    }
+
+    /// Makes room for one more.
+    fn reserve(&self, max: usize) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.open.len() + state.beginning >= max {
+            return Err(Error::overloaded(format!("{max} transactions are open on this node, the limit")));
+        }
+        state.beginning += 1;
+        Ok(())
+    }
+
+    /// The room that was made is used, or not.
+    fn begun(&self, txn: Option<(TxnId, Handle)>) {
+        let mut state = self.lock();
+        state.beginning -= 1;
+        state.open.extend(txn);
+        metrics::gauge!("trandb_txn_open").set(state.open.len() as f64);
+    }
+
+    fn end(&self, txn: TxnId, outcome: Option<TxnOutcome>) {
+        let mut state = self.lock();
+        state.open.remove(&txn);
+        metrics::gauge!("trandb_txn_open").set(state.open.len() as f64);
+        let Some(outcome) = outcome else { return };
+        if state.ended.insert(txn, outcome).is_none() {
+            state.order.push_back(txn);
+            if state.order.len() > ENDED_MAX
+                && let Some(oldest) = state.order.pop_front()
+            {
+                state.ended.remove(&oldest);
+            }
+        }
+    }
+
+    fn idle(&self, now_ms: u64) -> Vec<Handle> {
+        let state = self.lock();
+        let idle = |handle: &&Handle| {
+            let since = now_ms.saturating_sub(handle.used_ms.load(Ordering::Relaxed));
+            since >= handle.idle_timeout.as_millis() as u64
+        };
+        state.open.values().filter(idle).cloned().collect()
+    }
+}
+
+/// The supervisor of a node's coordinators. See the module.
+pub struct CoordinatorsActor;
+
+impl Actor for CoordinatorsActor {
+    type Msg = CoordinatorsMessage;
+    type State = Arc<NodeContext>;
+    type Arguments = Arc<NodeContext>;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<CoordinatorsMessage>,
+        context: Arc<NodeContext>,
+    ) -> Result<Arc<NodeContext>, ActorProcessingErr> {
+        me.send_interval(TICK, || CoordinatorsMessage::Tick);
+        Ok(context)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<CoordinatorsMessage>,
+        message: CoordinatorsMessage,
+        context: &mut Arc<NodeContext>,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            CoordinatorsMessage::Ask(ask, reply) => answer_peer(context.clone(), ask, reply),
+            CoordinatorsMessage::Tick => {
+                for handle in context.transactions.idle(context.uptime_ms()) {
+                    // One that has just ended needs no more.
+                    let _ = handle.actor.cast(SessionMessage::Idle);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _me: ActorRef<CoordinatorsMessage>,
+        event: SupervisionEvent,
+        _context: &mut Arc<NodeContext>,
+    ) -> Result<(), ActorProcessingErr> {
+        // One that panicked has left the list with what it owned: what it had prepared is aborted by whoever meets it.
+        if let SupervisionEvent::ActorFailed(_, error) = event {
+            tracing::error!(%error, "a transaction's coordinator died");
+        }
+        Ok(())
+    }
+}
+
+/// Answers a request of another node beside the mailbox, which must not wait for it.
+fn answer_peer(context: Arc<NodeContext>, ask: TxnAsk, reply: Reply<Result<TxnResponse, Error>>) {
+    let under_way = &context.transactions.from_peers;
+    if under_way.fetch_add(1, Ordering::Relaxed) >= FROM_PEERS_MAX {
+        under_way.fetch_sub(1, Ordering::Relaxed);
+        reply.send(Err(Error::overloaded(format!("{FROM_PEERS_MAX} requests of peers, the limit"))));
+        return;
+    }
+    tokio::spawn(async move {
+        let deadline = Instant::now() + Duration::from_millis(ask.within_ms);
+        let request = RequestContext { deadline, trace: ask.trace };
+        let answer = Database::new(context.clone()).txn_here(&ask.request, &request).await;
+        context.transactions.from_peers.fetch_sub(1, Ordering::Relaxed);
+        reply.send(answer);
+    });
+}
