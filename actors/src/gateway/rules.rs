@@ -94,9 +94,9 @@ pub(crate) fn condition_failed(current: Option<Timestamp>) -> Error {
     })
 }
 
-/// An outcome that never leaves a partition's leader, which waits for the end of the transaction instead.
-pub(crate) fn leader_only(by: Blocker) -> Error {
-    Error::internal(format!("a write came back undone, blocked by transaction {}", by.txn))
+/// A write that a transaction stood in the way of. The key's partition waits for its end, so doors hardly see one.
+pub(crate) fn blocked(blocker: &Blocker) -> Error {
+    Error::unavailable(format!("transaction {} is being committed and holds the key", blocker.txn))
 }
 
 /// What a request that was not answered in time is told: a write may have been done.

@@ -13,3 +13,4 @@ mod joining;
 mod limits;
 mod operations;
 mod scans;
+mod transactions;

@@ -157,7 +157,7 @@ fn written(result: KeyResult) -> Result<Timestamp, Failure> {
         KeyResult::Write(WriteOutcome::ConditionFailed { current }) => {
             Err(Failure::from(rules::condition_failed(current)).with_current(current))
         }
-        KeyResult::Write(WriteOutcome::Blocked(blocker)) => Err(rules::leader_only(blocker).into()),
+        KeyResult::Write(WriteOutcome::Blocked(blocker)) => Err(rules::blocked(&blocker).into()),
         other => Err(mismatch(&other)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::backend::Backend;
 use super::super::metrics::{Outcome, RequestMetrics};
-use super::super::rules::{condition_failed, leader_only, overdue};
+use super::super::rules::{blocked, condition_failed, overdue};
 use super::super::trace::request_span;
 use super::Native;
 use super::output::Output;
@@ -155,6 +155,6 @@ fn response(result: KeyResult) -> Result<Response, Error> {
             Ok(Response::Written { version, previous })
         }
         KeyResult::Write(WriteOutcome::ConditionFailed { current }) => Err(condition_failed(current)),
-        KeyResult::Write(WriteOutcome::Blocked(by)) => Err(leader_only(by)),
+        KeyResult::Write(WriteOutcome::Blocked(blocker)) => Err(blocked(&blocker)),
     }
 }
