@@ -82,9 +82,16 @@ fn an_idle_transaction_is_aborted_and_says_so() {
     assert_eq!(error.code, ErrorCode::Conflict, "{error}");
     assert!(error.message.contains("nothing was asked of it"), "{error}");
     let outcome = eventually("an outcome", || client.outcome(idle.id()));
-    assert!(matches!(&outcome, TxnOutcome::Aborted(reason) if reason.contains("nothing was asked of it")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, TxnOutcome::Aborted(reason) if reason.contains("nothing was asked of it")),
+        "{outcome:?}"
+    );
     let by_http = cluster.nodes[0].http("POST", &format!("/txn/{}/commit", idle.id()), &[], b"");
     assert_eq!(by_http.status, 409, "{}", by_http.text());
-    assert!(by_http.json()["detail"].as_str().is_some_and(|why| why.contains("nothing was asked of it")), "{}", by_http.text());
+    assert!(
+        by_http.json()["detail"].as_str().is_some_and(|why| why.contains("nothing was asked of it")),
+        "{}",
+        by_http.text()
+    );
     assert_eq!(client.get("idle"), Ok(None));
 }
