@@ -32,7 +32,8 @@ const AWAY_MS: std::ops::Range<u64> = 200..2500;
 #[derive(Default)]
 struct Told {
     done: u64,
-    failures: BTreeMap<&'static str, u64>,
+    /// How many of each kind, and the first one's message.
+    failures: BTreeMap<&'static str, (u64, String)>,
     latencies: Vec<Duration>,
     /// Transfers that were seen to be lost, or done twice.
     wrong: Vec<String>,
@@ -79,7 +80,8 @@ async fn customer(client: Client, name: usize, seed: u64, stop: Arc<AtomicBool>)
                 open.clear();
             }
             Err(error) => {
-                *told.failures.entry(error.code.row().name).or_default() += 1;
+                let message = || (0, error.message.clone());
+                told.failures.entry(error.code.row().name).or_insert_with(message).0 += 1;
                 if error.code == ErrorCode::Unknown {
                     open.push(nth);
                 }
@@ -182,7 +184,8 @@ fn bank() {
     let latencies: Vec<Duration> = told.iter().flat_map(|told| &told.latencies).copied().collect();
     figures.spread("transfer", &latencies, None);
     let mut failures: BTreeMap<&str, u64> = BTreeMap::new();
-    for (name, count) in told.iter().flat_map(|told| &told.failures) {
+    for (name, (count, example)) in told.iter().flat_map(|told| &told.failures) {
+        println!("{name}, for example: {example}");
         *failures.entry(name).or_default() += count;
     }
     for (name, count) in failures {
