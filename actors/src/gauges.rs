@@ -18,6 +18,11 @@ impl Gauges {
         gauge!("trandb_queue_bytes", "partition" => label).set(queued_bytes as f64);
     }
 
+    /// Undecided transactions that hold keys of a partition.
+    pub fn held(&self, id: PartitionId, transactions: usize) {
+        gauge!("trandb_txn_held", "partition" => id.0.to_string()).set(transactions as f64);
+    }
+
     /// A group's Raft.
     pub fn raft(&self, id: PartitionId, term: u64, leads: bool, applied: u64, lag_entries: u64) {
         let label = id.0.to_string();

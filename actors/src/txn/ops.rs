@@ -32,8 +32,14 @@ pub(super) async fn run(
             let key = encode(database, &key)?;
             Ok(TxnResponse::Value(get(database, core, &key, request).await?))
         }
-        TxnOp::GetForUpdate(_) | TxnOp::Lock(_) => {
-            Err(Error::unavailable("key locks are not built yet: a commit is checked all the same"))
+        TxnOp::GetForUpdate(key) => {
+            let key = encode(database, &key)?;
+            Ok(TxnResponse::Value(for_update(database, core, &key, request).await?))
+        }
+        TxnOp::Lock(key) => {
+            let key = encode(database, &key)?;
+            for_update(database, core, &key, request).await?;
+            Ok(TxnResponse::Done)
         }
         TxnOp::Write(write) => put(database, core, write, request).await,
         TxnOp::Scan(scan) => Ok(TxnResponse::Page(page(database, core, scan, request).await?)),
@@ -56,13 +62,42 @@ async fn get(
         return Ok(own.clone().map(|value| Versioned { value, version: OWN }));
     }
     let at = core.read_at();
+    let value = read(database, key, at, request).await?;
+    core.saw(key, at)?;
+    Ok(value)
+}
+
+/// A key's newest value, which must not change from now on until the commit. Nobody waits: of two that do this the one
+/// that commits second is refused, at every level.
+async fn for_update(
+    database: &Database,
+    core: &mut Coordinator,
+    key: &EncodedKey,
+    request: &RequestContext,
+) -> Result<Option<Versioned>, Error> {
+    if core.is_read_only() {
+        return Err(Error::invalid("the transaction is read only"));
+    }
+    let at = database.timestamp(request).await?;
+    let own = core.own(key).cloned();
+    let found = read(database, key, at, request).await?;
+    core.saw_for_update(key, at)?;
+    Ok(match own {
+        Some(own) => own.map(|value| Versioned { value, version: OWN }),
+        None => found,
+    })
+}
+
+async fn read(
+    database: &Database,
+    key: &EncodedKey,
+    at: Timestamp,
+    request: &RequestContext,
+) -> Result<Option<Versioned>, Error> {
     let read = KeyOp::Get { key: key.clone(), at: Some(at) };
     let reply = database.execute_settled(vec![read], request).await.into_iter().next();
     match reply.map(|reply| reply.result) {
-        Some(Ok(KeyResult::Value(value))) => {
-            core.saw(key, at)?;
-            Ok(value)
-        }
+        Some(Ok(KeyResult::Value(value))) => Ok(value),
         Some(Err(error)) => Err(error),
         other => Err(Error::internal(format!("a read was answered with {other:?}"))),
     }

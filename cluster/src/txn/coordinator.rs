@@ -9,7 +9,7 @@
 //! | snapshot | the transaction's snapshot | is not checked |
 //! | serializable | the transaction's snapshot | since it was read |
 //!
-//! A key that was read under its lock counts from that read on.
+//! A key that was read for an update is checked at every level, from that read on.
 
 use super::{Effects, Isolation, ReadKey, ReadRange, TxnId, TxnPut};
 use crate::error::Error;
@@ -159,20 +159,18 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A key's newest version was read at `at`, under its lock: from then on it must not change, whatever the level.
+    /// A key's newest version was read at `at`, for an update: from then on it must not change, whatever the level.
     ///
     /// # Errors
     /// As of [`Self::saw`].
-    pub fn saw_locked(&mut self, key: &EncodedKey, at: Timestamp) -> Result<(), Error> {
-        // What was read of it before the lock counts on, else it would have been read twice, differently.
+    pub fn saw_for_update(&mut self, key: &EncodedKey, at: Timestamp) -> Result<(), Error> {
+        // What was read of it before counts on, else it would have been read twice, differently.
         if self.reads.contains_key(key) || self.since.contains_key(key) {
             return Ok(());
         }
         self.count_read(2 * key.as_bytes().len() + 64)?;
         self.since.insert(key.clone(), at);
-        if self.checks_reads() {
-            self.reads.insert(key.clone(), at);
-        }
+        self.reads.insert(key.clone(), at);
         Ok(())
     }
 

@@ -115,6 +115,36 @@ pub const METRICS: &[Metric] = &[
         "Snapshots received and installed.",
     ),
     row("trandb_read_index_rounds_total", Counter, &[], "Rounds that asked a majority before reads."),
+    // Transactions.
+    row("trandb_txn_open", Gauge, &[], "Transactions that are open on this node."),
+    row(
+        "trandb_txn_commits_total",
+        Counter,
+        &["kind"],
+        "Commits: of reads only, in one partition, in several.",
+    ),
+    row("trandb_txn_aborts_total", Counter, &["cause"], "Transactions that ended without effect, by cause."),
+    row("trandb_txn_commit_seconds", SECONDS, &["kind"], "Time from a commit's request to its decision."),
+    row(
+        "trandb_txn_prepare_seconds",
+        SECONDS,
+        &[],
+        "Time until all partitions have prepared, or one refused.",
+    ),
+    row("trandb_txn_decide_seconds", SECONDS, &[], "Time from the last preparation to the decision."),
+    row(
+        "trandb_txn_pushes_total",
+        Counter,
+        &[],
+        "Questions what became of a transaction that stood in the way.",
+    ),
+    row(
+        "trandb_txn_inquiries_total",
+        Counter,
+        &[],
+        "Questions to all partitions what became of a transaction.",
+    ),
+    row("trandb_txn_held", Gauge, &["partition"], "Undecided transactions that hold keys of the partition."),
     // Log.
     row("trandb_wal_sync_seconds", SECONDS, &[], "Time of one write and fdatasync of the log."),
     row("trandb_wal_batch_records", COUNT, &[], "Records that shared one fdatasync."),
