@@ -29,6 +29,9 @@ const CALM_MS: std::ops::Range<u64> = 1500..4000;
 /// How long a killed node stays away.
 const AWAY_MS: std::ops::Range<u64> = 200..2500;
 
+/// Nothing of a transaction may be left after this long.
+const HELD_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Default)]
 struct Told {
     done: u64,
@@ -123,6 +126,26 @@ async fn auditor(client: Client, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
     (taken, wrong)
 }
 
+/// How many undecided transactions hold keys on any node when that has passed, or before if none does.
+fn held_after(cluster: &Cluster, within: Duration) -> u64 {
+    let until = Instant::now() + within;
+    loop {
+        let held: u64 = cluster
+            .nodes
+            .iter()
+            .map(|node| {
+                let metrics = node.http("GET", "/metrics", &[], b"").text();
+                let held = metrics.lines().filter(|line| line.starts_with("trandb_txn_held{"));
+                held.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+            })
+            .sum();
+        if held == 0 || Instant::now() >= until {
+            return held;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 const ACCOUNTS_COUNT: usize = ACCOUNTS as usize;
 
 fn client(runtime: &Runtime, addrs: &[String], first: usize) -> Client {
@@ -174,6 +197,7 @@ fn bank() {
         auditing.into_iter().map(|task| runtime.block_on(task).expect("an auditor does not panic")).collect();
     let auditor = client(&runtime, &addrs, 0);
     let (accounts, sum) = runtime.block_on(audit(&auditor)).expect("the last one");
+    let held = held_after(&cluster, HELD_MAX);
     cluster.wait_identical(cluster.nodes.len());
 
     let mut figures = Figures::new("bank: transfers through all nodes while they are killed");
@@ -198,6 +222,7 @@ fn bank() {
     }
     figures.note("snapshots", audits.iter().map(|(taken, _)| taken).sum::<u64>());
     figures.must("wrong snapshots, lost or repeated transfers", wrong.len(), 0);
+    figures.must("transactions that still hold keys after five seconds", held, 0);
     figures.must("accounts at the end", accounts, ACCOUNTS_COUNT);
     figures.must("total at the end", sum, TOTAL);
     figures.finish();

@@ -87,3 +87,25 @@ fn a_read_only_transaction_shows_one_point_in_time_and_never_aborts() {
     let now = clients[0].begin_with(read_only).expect("opened");
     assert_eq!(values(&now), ["new"; 8]);
 }
+
+#[test]
+fn what_was_read_for_an_update_is_checked_at_every_level() {
+    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    let clients: Vec<_> = cluster.nodes.iter().map(|node| node.client()).collect();
+    for isolation in [Isolation::ReadCommitted, Isolation::Snapshot, Isolation::Serializable] {
+        let name = isolation.name();
+        clients[0].put(format!("{name}/rule"), "old").expect("is written");
+        let txn = clients[1].begin_with(options(isolation)).expect("opened");
+        clients[2].put(format!("{name}/rule"), "new").expect("is written");
+        let found = txn.get_for_update(format!("{name}/rule")).expect("is read").expect("is there");
+        assert_eq!(found.value, "new", "the newest, whatever the snapshot: {name}");
+        txn.put(format!("{name}/other"), "v").expect("is buffered");
+        txn.commit().expect("it has not changed since");
+
+        let txn = clients[1].begin_with(options(isolation)).expect("opened");
+        txn.lock(format!("{name}/rule")).expect("is looked at");
+        clients[2].put(format!("{name}/rule"), "newer").expect("is written");
+        txn.put(format!("{name}/other"), "w").expect("is buffered");
+        assert_eq!(txn.commit().expect_err("it has changed").code, ErrorCode::Conflict, "{name}");
+    }
+}
