@@ -17,7 +17,7 @@ pub(crate) struct Get {
     /// Read as of this version.
     #[arg(long, value_name = "VERSION")]
     pub(crate) at: Option<Timestamp>,
-    /// Take the key's lock first, until the transaction ends; only within one.
+    /// Read the newest value, which must not change before the transaction commits; only within one.
     #[arg(long, conflicts_with = "at")]
     pub(crate) for_update: bool,
 }

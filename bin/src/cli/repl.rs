@@ -52,7 +52,7 @@ enum LineCommand {
     /// End the transaction without effect.
     #[command(alias = "rollback")]
     Abort,
-    /// Take a key's lock, until the transaction ends.
+    /// Have a key not change before the transaction commits.
     Lock {
         /// The key.
         key: String,

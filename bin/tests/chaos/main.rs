@@ -13,6 +13,8 @@
 //! | `TRANDB_CHAOS_CLIENTS` | clients that write at the same time | 64 |
 //! | `TRANDB_CHAOS_SECONDS` | how long measurements under steady load take | 20 |
 //! | `TRANDB_CHAOS_CONNECTIONS` | idle connections | 10000 |
+//! | `TRANDB_CHAOS_BANK_SECONDS` | how long money is transferred | 300 |
+//! | `TRANDB_CHAOS_CUSTOMERS` | clients that transfer it at the same time | 32 |
 //! | `TRANDB_CHAOS_LENIENT` | missed limits are printed, not failed | unset |
 
 // The runs are about a real machine; the doors of the simulation are not theirs.
@@ -24,6 +26,7 @@ mod harness;
 /// Nodes as shipped: how soon a cluster recovers is a figure of these runs.
 const TIMING: [(&str, &str); 0] = [];
 
+mod bank;
 mod cut;
 mod figures;
 mod idle;

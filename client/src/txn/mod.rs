@@ -189,17 +189,17 @@ impl Txn {
         value(self.op(TxnOp::Get(self.key(key.as_ref())?)).await?)
     }
 
-    /// The same after taking the key's lock, which is held until the transaction ends. The value is the latest
-    /// that is committed, and nobody else who locks the key can change it before this transaction ends.
+    /// The key's newest committed value, which must not change before the commit, at any isolation level. Where nodes keep
+    /// key locks, it is locked until the transaction ends, and this waits for its turn; else of two that do this the one
+    /// that commits second is refused.
     ///
     /// # Errors
-    /// `conflict` also when this transaction was chosen to end a cycle of waiting ones, `unavailable` when the lock
-    /// was not got in time; else as [`get`](Self::get).
+    /// `invalid` in a read-only transaction, `unavailable` when a lock was not got in time; else as [`get`](Self::get).
     pub async fn get_for_update(&self, key: impl AsRef<[u8]>) -> Result<Option<Versioned>, Error> {
         value(self.op(TxnOp::GetForUpdate(self.key(key.as_ref())?)).await?)
     }
 
-    /// Takes the key's lock only. Those who wait for one get it in the order in which they came.
+    /// The same without the value.
     ///
     /// # Errors
     /// As [`get_for_update`](Self::get_for_update).
