@@ -37,7 +37,7 @@ pub enum Plan {
     },
 }
 
-/// A transaction that is open. See the [module](self).
+/// A transaction that is open: what it has read and is going to write.
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     txn: TxnId,
