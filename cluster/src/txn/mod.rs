@@ -1,14 +1,19 @@
 //! Transactions: what clients, doors, coordinators and partitions call things.
 
 mod coordinator;
+mod locks;
 mod request;
 mod step;
+mod waits;
 
 pub use coordinator::{Coordinator, Plan};
+pub use locks::{Asked, LOCK_LEASE_MS, LOCK_WAITERS_MAX, LockEvent, Locks};
 pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
 pub use step::{
     Blocker, Conflict, Decision, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
 };
+
+pub use waits::{PROBE_MAX, Probed, Waits, describe_cycle};
 
 use crate::error::Error;
 use crate::ids::NodeId;
