@@ -2,8 +2,9 @@
 //! it is gone.
 
 use super::{Call, Database, RequestContext};
+use crate::context::NodeContext;
 use crate::gateway::LARGE_BYTES;
-use crate::partition::{PartitionMessage, TxnCall};
+use crate::partition::{LockAnswer, LockAsk, LockCall, PartitionMessage, TxnCall};
 use crate::txn::{CoordinatorsMessage, Known, NAME, SessionMessage, TxnAsk, begin};
 use ractor::rpc::CallResult;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use trandb_cluster::txn::{
     Coordinator, Plan, TxnApplied, TxnOp, TxnOutcome, TxnRequest, TxnResponse, TxnStep,
 };
-use trandb_cluster::{Error, PartitionId, TxnId};
+use trandb_cluster::{EncodedKey, Error, PartitionId, TxnId};
 use trandb_runtime::rpc::RpcError;
 
 impl Database {
@@ -135,6 +136,28 @@ impl Database {
     /// All data partitions.
     pub(crate) fn partitions(&self) -> Vec<PartitionId> {
         self.routes.borrow().table.partitions().map(|route| route.id).collect()
+    }
+
+    /// Asks about key locks at the leader of a partition.
+    pub(crate) async fn lock_call(
+        &self,
+        partition: PartitionId,
+        txn: TxnId,
+        ask: &LockAsk,
+        context: &RequestContext,
+    ) -> Result<LockAnswer, Error> {
+        let call = Call { partition, writes: false, weight: 256 };
+        let make = |reply| PartitionMessage::Lock(LockCall { txn, ask: ask.clone() }, reply);
+        self.at_leader(&call, context, make).await.map(|(answer, _)| answer)
+    }
+
+    /// Where a key lives; none before the partition map is known.
+    pub(crate) fn partition_of(&self, key: &EncodedKey) -> Option<PartitionId> {
+        self.routes.borrow().table.partition_of(key.token())
+    }
+
+    pub(crate) fn context(&self) -> &Arc<NodeContext> {
+        &self.context
     }
 
     /// Takes a step at the leader of a partition.

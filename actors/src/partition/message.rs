@@ -21,6 +21,8 @@ pub enum PartitionMessage {
     Scan(ScanCall, Reply<Answer<RangePage>>),
     /// A step of a transaction; answered when it is applied.
     Txn(TxnCall, Reply<Answer<TxnApplied>>),
+    /// What a transaction asks about key locks.
+    Lock(LockCall, Reply<Answer<LockAnswer>>),
     /// The state's digest, at any replica.
     Digest(DigestCall, Reply<DigestReply>),
     /// From this node only.
@@ -32,6 +34,7 @@ trandb_runtime::wire_message! {
         call Execute(Execute);
         call Scan(ScanCall);
         call Txn(TxnCall);
+        call Lock(LockCall);
         call Digest(DigestCall);
     }
 }
@@ -64,6 +67,50 @@ pub struct TxnCall {
     /// The span that asked.
     #[serde(default)]
     pub trace: Option<TraceContext>,
+}
+
+/// What a transaction asks about key locks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LockCall {
+    /// The transaction.
+    pub txn: TxnId,
+    /// What it asks.
+    pub ask: LockAsk,
+}
+
+/// See [`LockCall`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum LockAsk {
+    /// A key's lock.
+    Lock {
+        /// The key.
+        key: EncodedKey,
+        /// How long to wait for it.
+        within_ms: u64,
+    },
+    /// Wait for a key's lock no more.
+    GiveUp {
+        /// The key.
+        key: EncodedKey,
+    },
+    /// Let go of all.
+    Release,
+    /// Its coordinator is alive.
+    Keep,
+}
+
+/// What a [`LockCall`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockAnswer {
+    /// The lock is held.
+    Granted,
+    /// It was not got in time.
+    TimedOut {
+        /// Who holds it.
+        holder: TxnId,
+    },
+    /// Done.
+    Done,
 }
 
 /// What a leader answers, or where to ask instead.
@@ -123,6 +170,8 @@ pub enum LocalPartition {
         /// What its anchor answered.
         answer: Result<TxnApplied, Error>,
     },
+    /// The time of some wait for a lock may be over.
+    LocksDue,
     /// Look again after a transaction that stands in the way of writes.
     ChaseAgain(TxnId),
     /// The other partitions of a commit were told, or not.

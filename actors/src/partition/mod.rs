@@ -12,6 +12,7 @@
 
 mod applier;
 mod checkpoint;
+mod locks;
 mod message;
 mod reads;
 mod slot;
@@ -24,7 +25,8 @@ pub(crate) use slot::forget;
 
 pub use applier::{DataApplier, ReplicaState};
 pub use message::{
-    Answer, DigestCall, DigestReply, Execute, LocalPartition, PartitionMessage, ScanCall, TxnCall,
+    Answer, DigestCall, DigestReply, Execute, LocalPartition, LockAnswer, LockAsk, LockCall,
+    PartitionMessage, ScanCall, TxnCall,
 };
 
 use crate::context::NodeContext;
@@ -89,6 +91,7 @@ pub struct Partition {
     writes: Writes,
     reads: Reads,
     chases: txns::Chases,
+    locks: locks::KeyLocks,
     pausing: Vec<ractor::RpcReplyPort<()>>,
     checkpoint: checkpoint::Schedule,
     lease: Duration,
@@ -121,6 +124,7 @@ impl Actor for PartitionActor {
             writes: Writes::default(),
             reads: Reads::default(),
             chases: txns::Chases::default(),
+            locks: locks::KeyLocks::default(),
             pausing: Vec::new(),
             lease,
         };
@@ -155,6 +159,7 @@ impl Actor for PartitionActor {
                 partition.read(Parked::Scan { scan, horizon, reply, span });
             }
             PartitionMessage::Txn(call, reply) => partition.step(call, reply),
+            PartitionMessage::Lock(call, reply) => partition.lock(call, reply),
             PartitionMessage::Digest(call, reply) => {
                 let at = call.at.unwrap_or_else(|| partition.state.applied());
                 let digest = partition.state.digest_at(at);
@@ -214,6 +219,7 @@ impl Partition {
                 self.settle();
             }
             LocalPartition::Chased { txn, push, answer } => self.chased(txn, push, answer),
+            LocalPartition::LocksDue => self.locks_due(),
             LocalPartition::ChaseAgain(txn) => self.chase_again(txn),
             LocalPartition::Finished(txn) => self.finished(txn),
             LocalPartition::Confirmed(leads) => self.confirmed(leads),
@@ -468,6 +474,7 @@ impl Partition {
             self.writes.refuse_queued(&Refusal::Failed(self.cut_off()));
         }
         self.tend_transactions();
+        self.locks_due();
         self.start_checkpoint_if_due();
     }
 }

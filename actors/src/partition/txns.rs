@@ -251,7 +251,7 @@ impl Partition {
     /// Once per [`TICK`]: looks after transactions that were abandoned.
     pub(super) fn tend_transactions(&mut self) {
         self.state.gc_outcomes(1024);
-        self.context.gauges.held(self.id, self.state.held().len());
+        self.context.gauges.held(self.id, self.state.held().len(), self.locked_keys());
         if let Err(leader) = self.leads() {
             self.refuse_waiting(&Refusal::NotLeader(leader));
             self.chases.finishing.clear();

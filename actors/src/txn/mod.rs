@@ -7,12 +7,15 @@
 
 mod batch;
 mod commit;
+mod locks;
 mod ops;
 mod outcome;
 mod session;
 
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
+pub use locks::DeadlockCall;
+pub(crate) use locks::find_deadlocks;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 pub(crate) use session::{SessionMessage, begin};
@@ -43,13 +46,16 @@ const FROM_PEERS_MAX: usize = 16_384;
 pub enum CoordinatorsMessage {
     /// A request about a transaction that began on this node.
     Ask(TxnAsk, Reply<Result<TxnResponse, Error>>),
-    /// Look for idle transactions.
+    /// What another node says about waits for locks.
+    Deadlock(DeadlockCall, Reply<()>),
+    /// Look for idle transactions, and keep the locks of the others alive.
     Tick,
 }
 
 trandb_runtime::wire_message! {
     CoordinatorsMessage {
         call Ask(TxnAsk);
+        call Deadlock(DeadlockCall);
     }
 }
 
@@ -78,6 +84,7 @@ pub(crate) struct Handle {
 #[derive(Debug, Default)]
 pub struct Transactions {
     state: Mutex<State>,
+    locking: Mutex<locks::Locking>,
     from_peers: std::sync::atomic::AtomicUsize,
 }
 
@@ -179,7 +186,12 @@ impl Actor for CoordinatorsActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             CoordinatorsMessage::Ask(ask, reply) => answer_peer(context.clone(), ask, reply),
+            CoordinatorsMessage::Deadlock(call, reply) => {
+                find_deadlocks(context, call);
+                reply.send(());
+            }
             CoordinatorsMessage::Tick => {
+                locks::keep_locks(context);
                 for handle in context.transactions.idle(context.uptime_ms()) {
                     // One that has just ended needs no more.
                     let _ = handle.actor.cast(SessionMessage::Idle);

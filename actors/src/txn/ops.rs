@@ -67,8 +67,8 @@ async fn get(
     Ok(value)
 }
 
-/// A key's newest value, which must not change from now on until the commit. Nobody waits: of two that do this the one
-/// that commits second is refused, at every level.
+/// A key's newest value, once its lock is held, which must not change from then on until the commit, at any level. Should
+/// the lock be lost with its partition's leader, the commit finds out.
 async fn for_update(
     database: &Database,
     core: &mut Coordinator,
@@ -78,6 +78,7 @@ async fn for_update(
     if core.is_read_only() {
         return Err(Error::invalid("the transaction is read only"));
     }
+    database.lock_key(core.txn(), key, request).await?;
     let at = database.timestamp(request).await?;
     let own = core.own(key).cloned();
     let found = read(database, key, at, request).await?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use trandb_cluster::limits::TXN_LIFE_MS_MAX;
 use trandb_cluster::txn::{Coordinator, Isolation, TxnOp, TxnOutcome, TxnResponse};
-use trandb_cluster::{Error, Timestamp, TxnId};
+use trandb_cluster::{Error, ErrorCode, Timestamp, TxnId};
 
 /// What a coordinator is sent.
 #[derive(Debug)]
@@ -119,6 +119,13 @@ impl Actor for SessionActor {
                 }
                 let result = super::ops::run(&session.database, &mut session.core, *op, &request).await;
                 session.used();
+                // It gave way in a deadlock: those that wait for what it holds go on.
+                if let Err(error) = &result
+                    && error.code == ErrorCode::Conflict
+                {
+                    metrics::counter!("trandb_txn_aborts_total", "cause" => "deadlock").increment(1);
+                    session.end(&me, Some(TxnOutcome::Aborted(error.message.clone())));
+                }
                 let _ = reply.send(result);
             }
             SessionMessage::Commit(request, reply) => {
@@ -148,6 +155,7 @@ impl Actor for SessionActor {
     ) -> Result<(), ActorProcessingErr> {
         // Stopped from outside, with the node: nothing was committed.
         session.context.transactions.end(session.core.txn(), None);
+        session.database.release_locks(session.core.txn());
         Ok(())
     }
 }
@@ -159,6 +167,7 @@ impl Session {
 
     fn end(&self, me: &ActorRef<SessionMessage>, outcome: Option<TxnOutcome>) {
         self.context.transactions.end(self.core.txn(), outcome);
+        self.database.release_locks(self.core.txn());
         me.stop(None);
     }
 

@@ -145,6 +145,9 @@ pub const METRICS: &[Metric] = &[
         "Questions to all partitions what became of a transaction.",
     ),
     row("trandb_txn_held", Gauge, &["partition"], "Undecided transactions that hold keys of the partition."),
+    row("trandb_txn_locked_keys", Gauge, &["partition"], "Keys of the partition that are locked."),
+    row("trandb_txn_lock_wait_seconds", SECONDS, &[], "Time that a transaction waited for a key's lock."),
+    row("trandb_txn_deadlocks_total", Counter, &[], "Transactions of this node that gave way in a deadlock."),
     // Log.
     row("trandb_wal_sync_seconds", SECONDS, &[], "Time of one write and fdatasync of the log."),
     row("trandb_wal_batch_records", COUNT, &[], "Records that shared one fdatasync."),
