@@ -11,6 +11,7 @@ use harness::PATIENT as TIMING;
 mod bounds;
 mod doors;
 mod levels;
+mod locks;
 mod lossy;
 mod lost;
 mod prompt;
