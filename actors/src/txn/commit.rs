@@ -235,35 +235,14 @@ impl Commit<'_> {
     }
 
     async fn decide(&self) -> Result<Timestamp, Failed> {
-        loop {
-            let at = match self.timestamp().await {
-                Ok(at) => at,
-                Err(error) => {
-                    self.abort(error.message.clone());
-                    return Err(Failed { aborted: Some(error.message.clone()), error });
-                }
-            };
-            let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit(at) };
-            match self.database.txn_step(self.anchor, step, self.request).await {
-                Ok(TxnApplied::Committed(at)) => return Ok(at),
-                Ok(TxnApplied::CommitAbove(_)) => {}
-                Ok(TxnApplied::Aborted(why)) => return Err(Failed::conflict("aborted", why)),
-                Ok(other) => {
-                    let error = Error::internal(format!("a decision was answered with {other:?}"));
-                    return Err(Failed::unknown(error));
-                }
-                Err(error) => return Err(Failed::unknown(error)),
+        let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit };
+        match self.database.txn_step(self.anchor, step, self.request).await {
+            Ok(TxnApplied::Committed(at)) => Ok(at),
+            Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
+            Ok(other) => {
+                Err(Failed::unknown(Error::internal(format!("a decision was answered with {other:?}"))))
             }
-        }
-    }
-
-    /// A timestamp, which nobody needs to wait for longer than for the rest of the commit.
-    async fn timestamp(&self) -> Result<Timestamp, Error> {
-        loop {
-            match self.database.timestamp(self.request).await {
-                Err(error) if error.is_retryable() && Instant::now() < self.request.deadline => {}
-                other => return other,
-            }
+            Err(error) => Err(Failed::unknown(error)),
         }
     }
 

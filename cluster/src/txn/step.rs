@@ -63,11 +63,12 @@ pub enum TxnStep {
         /// prepared yet.
         expires: Timestamp,
     },
-    /// Commits (at this timestamp) or aborts. At the anchor.
+    /// Commits, as of this step's timestamp, or aborts. At the anchor. Whoever asks for it to commit has seen all
+    /// partitions prepare before: so the timestamp is above all that was read there, and above every push before it.
     Decide {
         /// The transaction.
         txn: TxnId,
-        /// When, or why not.
+        /// Which.
         decision: Decision,
     },
     /// Does what was decided with what is held here.
@@ -213,8 +214,8 @@ impl TxnPut {
 /// How a transaction ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {
-    /// It is done as of then.
-    Commit(Timestamp),
+    /// It is done.
+    Commit,
     /// It does nothing, and why.
     Abort(String),
 }
@@ -232,8 +233,6 @@ pub enum TxnApplied {
     Refused(Conflict),
     /// It is undecided and, if it commits, does so above this timestamp.
     Pushed(Timestamp),
-    /// A decision came with a timestamp that was pushed away meanwhile: decide again above this one.
-    CommitAbove(Timestamp),
     /// Done, or there was nothing to do.
     Resolved,
     /// It is prepared here and this partition decides it or has it decided.

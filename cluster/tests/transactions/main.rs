@@ -46,7 +46,7 @@ fn planted_faults_are_found() {
     for fault in [
         Fault::SkipReadValidation,
         Fault::PassIntents,
-        Fault::TimestampBeforePrepared,
+        Fault::DecideBeforePrepared,
         Fault::LoseAnchor,
         Fault::ResolveLater,
     ] {

@@ -21,7 +21,7 @@ const TXNS: usize = 4;
 pub(crate) enum Fault {
     SkipReadValidation,
     PassIntents,
-    TimestampBeforePrepared,
+    DecideBeforePrepared,
     LoseAnchor,
     ResolveLater,
 }
@@ -87,8 +87,8 @@ enum Op {
 /// Where a coordinator stands.
 enum Stage {
     Running(VecDeque<Op>),
-    Preparing { anchor: PartitionId, steps: VecDeque<(PartitionId, TxnStep)>, early: Option<Timestamp> },
-    Deciding { anchor: PartitionId, at: Option<Timestamp> },
+    Preparing { anchor: PartitionId, steps: VecDeque<(PartitionId, TxnStep)> },
+    Deciding { anchor: PartitionId },
     Resolving { steps: VecDeque<(PartitionId, TxnStep)> },
     Over,
 }
@@ -286,34 +286,24 @@ impl Runner {
                 Some(op) => self.op(cluster, op),
                 None => self.begin_commit(cluster, step),
             },
-            Stage::Preparing { anchor, steps, early } => {
+            Stage::Preparing { anchor, steps } => {
                 let anchor = *anchor;
                 let Some((partition, prepare)) = steps.pop_front() else {
-                    let at = early.take();
-                    self.stage = Stage::Deciding { anchor, at };
+                    self.stage = Stage::Deciding { anchor };
                     return;
                 };
                 let answer = cluster.send(partition, prepare);
                 if answer != TxnApplied::Prepared {
-                    cluster.send(
-                        anchor,
-                        TxnStep::Decide { txn, decision: Decision::Abort(format!("{answer:?}")) },
-                    );
+                    let decision = Decision::Abort(format!("{answer:?}"));
+                    cluster.send(anchor, TxnStep::Decide { txn, decision });
                     self.resolve(None, anchor, step, false);
                 }
             }
-            Stage::Deciding { anchor, at } => {
+            Stage::Deciding { anchor } => {
                 let anchor = *anchor;
-                let Some(commit_at) = at.take() else {
-                    *at = Some(cluster.timestamp());
-                    return;
-                };
-                let decision = Decision::Commit(commit_at);
-                match cluster.send(anchor, TxnStep::Decide { txn, decision }) {
-                    TxnApplied::Committed(at) => {
-                        self.resolve(Some(at), anchor, step, cluster.fault == Some(Fault::ResolveLater))
-                    }
-                    TxnApplied::CommitAbove(_) => {}
+                let later = cluster.fault == Some(Fault::ResolveLater);
+                match cluster.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit }) {
+                    TxnApplied::Committed(at) => self.resolve(Some(at), anchor, step, later),
                     TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
                     other => panic!("a decision was answered with {other:?}"),
                 }
@@ -406,9 +396,26 @@ impl Runner {
                 if cluster.dice.one_in(2) {
                     steps.make_contiguous().reverse();
                 }
-                let early =
-                    (cluster.fault == Some(Fault::TimestampBeforePrepared)).then(|| cluster.timestamp());
-                self.stage = Stage::Preparing { anchor, steps, early };
+                if cluster.fault == Some(Fault::DecideBeforePrepared) {
+                    // All but the anchor's own parts come after the decision.
+                    let (first, rest): (VecDeque<_>, VecDeque<_>) =
+                        steps.into_iter().partition(|(partition, _)| *partition == anchor);
+                    for (partition, prepare) in first {
+                        cluster.send(partition, prepare);
+                    }
+                    if let TxnApplied::Committed(at) =
+                        cluster.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit })
+                    {
+                        self.resolve(Some(at), anchor, step, false);
+                        if let Stage::Resolving { steps } = &mut self.stage {
+                            rest.into_iter().rev().for_each(|prepare| steps.push_front(prepare));
+                        }
+                    } else {
+                        self.end(step);
+                    }
+                    return;
+                }
+                self.stage = Stage::Preparing { anchor, steps };
             }
         }
     }

@@ -7,7 +7,7 @@
 //!   snapshot carries whole, as records that belong to its index alone ([`records`]).
 //!
 //! # Why keys' versions still grow
-//! A transaction over several partitions gets its commit timestamp after all of them have prepared, and installs its
+//! A transaction over several partitions is committed at the timestamp of its decision, after all of them have prepared, and installs its
 //! versions later. By then the partition may have used higher timestamps for other keys. Not for these: from the
 //! preparation to the resolution nobody else writes them, and before it every version was below.
 
@@ -34,8 +34,6 @@ pub(super) struct Held {
     pub(super) participants: Vec<PartitionId>,
     /// When its coordinator's lease is over.
     pub(super) expires: Timestamp,
-    /// At the anchor: it commits above this, if it does.
-    pub(super) commit_above: Timestamp,
     pub(super) parts: BTreeMap<u32, Effects>,
 }
 
@@ -62,11 +60,9 @@ pub(super) struct Holdings {
     bytes: u64,
 }
 
-/// Something held, as a number for the digest: that a replica holds it, until when, and above what it may commit.
-/// Values are compared once they are versions.
+/// Something held, as a number for the digest: that a replica holds it, and until when. Values are compared once they are versions.
 fn held_digest(txn: TxnId, held: &Held) -> Digest {
-    let mut value = held.commit_above.0.to_be_bytes().to_vec();
-    value.extend(held.anchor.0.to_be_bytes());
+    let mut value = held.anchor.0.to_be_bytes().to_vec();
     for (part, effects) in &held.parts {
         value.extend(part.to_be_bytes());
         value.extend((effects.weight() as u64).to_be_bytes());

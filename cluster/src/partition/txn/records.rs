@@ -28,23 +28,9 @@ pub(super) fn name(tag: u8, txn: TxnId) -> EncodedKey {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
-    Held {
-        txn: TxnId,
-        anchor: PartitionId,
-        participants: Vec<PartitionId>,
-        expires: Timestamp,
-        commit_above: Timestamp,
-    },
-    Part {
-        txn: TxnId,
-        part: u32,
-        effects: Effects,
-    },
-    Unresolved {
-        txn: TxnId,
-        committed: Timestamp,
-        participants: Vec<PartitionId>,
-    },
+    Held { txn: TxnId, anchor: PartitionId, participants: Vec<PartitionId>, expires: Timestamp },
+    Part { txn: TxnId, part: u32, effects: Effects },
+    Unresolved { txn: TxnId, committed: Timestamp, participants: Vec<PartitionId> },
 }
 
 /// Whether a record of an engine or snapshot is one of these.
@@ -57,9 +43,9 @@ pub(in crate::partition) fn is_holding(key: &EncodedKey) -> bool {
 pub(in crate::partition) fn encode(holdings: &Holdings, index: u64) -> Vec<StoredVersion> {
     let mut records = Vec::new();
     for (&txn, held) in &holdings.held {
-        let Held { anchor, expires, commit_above, .. } = *held;
+        let Held { anchor, expires, .. } = *held;
         let participants = held.participants.clone();
-        records.push(Record::Held { txn, anchor, participants, expires, commit_above });
+        records.push(Record::Held { txn, anchor, participants, expires });
         for (&part, effects) in &held.parts {
             records.push(Record::Part { txn, part, effects: effects.clone() });
         }
@@ -92,11 +78,10 @@ pub(in crate::partition) fn restore(holdings: &mut Holdings, stored: &StoredVers
     let bytes =
         stored.version.value.as_ref().ok_or_else(|| Error::internal("a held transaction is empty"))?;
     match crate::shared::decode_sharing(bytes)? {
-        Record::Held { txn, anchor, participants, expires, commit_above } => holdings.change(txn, |held| {
+        Record::Held { txn, anchor, participants, expires } => holdings.change(txn, |held| {
             held.anchor = anchor;
             held.participants = participants;
             held.expires = expires;
-            held.commit_above = commit_above;
         }),
         Record::Part { txn, part, effects } => {
             // A snapshot's chunk may come twice.

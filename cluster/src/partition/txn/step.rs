@@ -141,10 +141,7 @@ impl PartitionState {
             let why = "its coordinator was not heard from for longer than its lease";
             return self.decide(txn, Decision::Abort(why.into()), now);
         }
-        if self.holdings.get(txn).is_some() {
-            self.holdings.change(txn, |held| held.commit_above = now);
-        }
-        // One that has not prepared here gets its commit timestamp after it has, so above this step's.
+        // A decision to commit that comes later in this log has a higher timestamp.
         TxnApplied::Pushed(now)
     }
 
@@ -155,22 +152,19 @@ impl PartitionState {
             }
             let why = match decision {
                 Decision::Abort(why) => why,
-                Decision::Commit(_) => "nothing of it is prepared where it is decided".into(),
+                Decision::Commit => "nothing of it is prepared where it is decided".into(),
             };
             let outcome = Outcome::Aborted(why);
             self.keep_outcome(txn, &outcome, now);
             return outcome.answer();
         };
         let outcome = match decision {
-            Decision::Commit(at) if at <= held.commit_above => {
-                return TxnApplied::CommitAbove(held.commit_above);
-            }
-            Decision::Commit(at) => {
+            Decision::Commit => {
                 let participants = held.participants.clone();
                 if !participants.is_empty() {
-                    self.holdings.add_unresolved(txn, Unresolved { committed: at, participants });
+                    self.holdings.add_unresolved(txn, Unresolved { committed: now, participants });
                 }
-                Outcome::Committed(at)
+                Outcome::Committed(now)
             }
             Decision::Abort(why) => Outcome::Aborted(why),
         };
