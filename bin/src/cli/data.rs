@@ -17,7 +17,7 @@ pub(crate) struct Get {
     /// Read as of this version.
     #[arg(long, value_name = "VERSION")]
     pub(crate) at: Option<Timestamp>,
-    /// Read the newest value, which must not change before the transaction commits; only within one.
+    /// Lock the key until the transaction ends, then read its newest value; only within one.
     #[arg(long, conflicts_with = "at")]
     pub(crate) for_update: bool,
 }

@@ -52,7 +52,7 @@ enum LineCommand {
     /// End the transaction without effect.
     #[command(alias = "rollback")]
     Abort,
-    /// Have a key not change before the transaction commits.
+    /// Lock a key until the transaction ends.
     Lock {
         /// The key.
         key: String,

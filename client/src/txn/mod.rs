@@ -189,9 +189,9 @@ impl Txn {
         value(self.op(TxnOp::Get(self.key(key.as_ref())?)).await?)
     }
 
-    /// The key's newest committed value, which must not change before the commit, at any isolation level. Where nodes keep
-    /// key locks, it is locked until the transaction ends, and this waits for its turn; else of two that do this the one
-    /// that commits second is refused.
+    /// The key's newest committed value, which must not change before the commit, at any isolation level. The key is
+    /// locked until the transaction ends; this waits for its turn. `conflict` when waiting closed a cycle and this
+    /// transaction gives way: it has ended then.
     ///
     /// # Errors
     /// `invalid` in a read-only transaction, `unavailable` when a lock was not got in time; else as [`get`](Self::get).
