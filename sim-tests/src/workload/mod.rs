@@ -1,6 +1,7 @@
 //! What clients do meanwhile, one file each: a kind of load, and what must hold of it beyond what the history
 //! says of every key.
 
+mod bank;
 mod counter;
 mod large;
 mod register;
@@ -42,7 +43,7 @@ pub struct Kind {
 }
 
 /// All kinds of workloads.
-pub const WORKLOADS: &[Kind] = &[register::KIND, counter::KIND, scans::KIND, large::KIND];
+pub const WORKLOADS: &[Kind] = &[register::KIND, counter::KIND, scans::KIND, large::KIND, bank::KIND];
 
 /// What the clients and the scenario share. Clones are the same.
 #[derive(Clone, Default)]
