@@ -83,7 +83,12 @@ fn of_a_cycle_of_two_to_five_one_gives_way_and_the_others_finish() {
                         let txn = client.begin().expect("begins");
                         txn.lock(format!("cycle/{length}/{at}")).expect("is free");
                         barrier.wait();
-                        txn.lock(format!("cycle/{length}/{}", (at + 1) % length))?;
+                        let closed = Instant::now();
+                        let locked = txn.lock(format!("cycle/{length}/{}", (at + 1) % length));
+                        if locked.is_err() {
+                            println!("a cycle of {length}: one gave way after {:?}", closed.elapsed());
+                        }
+                        locked?;
                         txn.put(format!("done/{length}/{at}"), "v")?;
                         txn.commit().map(drop)
                     })
