@@ -1,0 +1,5 @@
+//! Random histories, judged by brute force and by a checker that is not ours.
+
+mod adya;
+mod brute;
+mod database;
