@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use trandb_cluster::oracle::{GRANT_MAX, Grant, Oracle};
 use trandb_cluster::system::{SystemApplied, SystemCommand};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp, wire};
+use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ClientWriteError, RaftError, WatchReceiver};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft, lease_valid};
@@ -153,6 +154,7 @@ impl Actor for OracleActor {
         message: OracleMessage,
         oracle: &mut OracleState,
     ) -> Result<(), ActorProcessingErr> {
+        pace(oracle.context.node, "oracle").await;
         match message {
             OracleMessage::Grant(call, reply) => {
                 let sink: GrantSink = Box::new(move |grant| reply.send(grant.map_err(|error| error.message)));

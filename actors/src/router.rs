@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trandb_cluster::table::RoutingTable;
 use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::pace::pace;
 
 /// Everything that is needed to send an operation to the right place.
 #[derive(Debug, Clone, Default)]
@@ -104,6 +105,7 @@ impl Actor for RouterActor {
         message: RouterMessage,
         router: &mut RouterState,
     ) -> Result<(), ActorProcessingErr> {
+        pace(router.context.node, "router").await;
         match message {
             RouterMessage::MapChanged => router.map_changed(),
             RouterMessage::Seen(group, lead) => {

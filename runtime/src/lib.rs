@@ -6,6 +6,7 @@ pub mod datadir;
 pub mod disk;
 pub mod engine;
 pub mod net;
+pub mod pace;
 pub mod peer;
 pub mod planted;
 pub mod raft;

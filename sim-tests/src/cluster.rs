@@ -153,6 +153,18 @@ impl Cluster {
         self.for_others(node, |one, other| turmoil::release(one, other));
     }
 
+    /// Messages between a node and anybody, its clients included, stand still.
+    pub fn hold_all(&self, node: usize) {
+        self.hold(node);
+        self.for_clients(node, |node, client| turmoil::hold(node, client));
+    }
+
+    /// Ends [`Cluster::hold_all`].
+    pub fn release_all(&self, node: usize) {
+        self.release(node);
+        self.for_clients(node, |node, client| turmoil::release(node, client));
+    }
+
     /// What a node says does not reach its clients. One that has none: another one's.
     pub fn mute(&self, node: usize) {
         self.for_clients(node, |node, client| turmoil::partition_oneway(node, client));
@@ -184,6 +196,12 @@ impl Cluster {
     /// Waits for a node to fail of what was done to it, cuts its power, and boots it when `lasts` is over. One
     /// that had no reason to fail within that time loses its power as well.
     pub async fn fails_and_restarts(&self, node: usize, lasts: Duration) {
+        self.fails(node, lasts).await;
+        self.recovers(node).await;
+    }
+
+    /// The first half of [`Cluster::fails_and_restarts`]: `lasts` is over, and the power still off.
+    pub async fn fails(&self, node: usize, lasts: Duration) {
         const LOOK: Duration = Duration::from_millis(5);
         let host = &self.hosts[node];
         host.may_fail(true);
@@ -193,8 +211,18 @@ impl Cluster {
             left = left.saturating_sub(LOOK);
         }
         self.crash(node).await;
-        host.may_fail(false);
         tokio::time::sleep(left.max(LOOK)).await;
+    }
+
+    /// Boots a crashed node that has no reason to fail any more.
+    pub async fn recovers(&self, node: usize) {
+        self.hosts[node].may_fail(false);
+        self.bounce(node).await;
+    }
+
+    /// Boots a crashed node that may not even start.
+    pub async fn boots_in_vain(&self, node: usize) {
+        self.hosts[node].may_fail(true);
         self.bounce(node).await;
     }
 

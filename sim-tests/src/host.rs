@@ -6,6 +6,8 @@ use crate::plan::Plan;
 use crate::settings::Settings;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
 use trandb_actors::node::{self, Doors, NodeOptions, StorageDoor};
 use trandb_cluster::InstanceId;
 use trandb_runtime::config::Config;
@@ -40,6 +42,8 @@ pub struct Host {
     may_fail: AtomicBool,
     /// Whether it has not.
     failed: AtomicBool,
+    /// Tells the clocks that move by themselves how far; each is of the boot that listens.
+    leaps: watch::Sender<Duration>,
 }
 
 impl Host {
@@ -62,6 +66,7 @@ impl Host {
             identity: Arc::new(Mutex::new(identity)),
             may_fail: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            leaps: watch::Sender::new(Duration::ZERO),
         }
     }
 
@@ -91,12 +96,35 @@ impl Host {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Lets that much time pass for the node at once, on top of the time of everybody else: its timers of that time
+    /// all fire. Its wall clock stays as it is.
+    pub fn leap(&self, by: Duration) {
+        self.leaps.send_modify(|total| *total += by);
+    }
+
+    /// How long a lease of the node's groups is.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.config().raft.election_max_ms)
+    }
+
+    /// Moves the monotonic clock of this boot.
+    async fn keep_time(self: Arc<Self>) {
+        let mut leaps = self.leaps.subscribe();
+        let mut there = *leaps.borrow_and_update();
+        while leaps.changed().await.is_ok() {
+            let to = *leaps.borrow_and_update();
+            tokio::time::advance(to.saturating_sub(there)).await;
+            there = to;
+        }
+    }
+
     /// Boots the node and runs it until it fails.
     ///
     /// # Errors
     /// Why it did not start, or failed, unless it may: neither is otherwise expected of a simulated node.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
+        tokio::task::spawn_local(self.clone().keep_time());
         let why = match node::start(self.options(boot)).await {
             Ok(node) => {
                 tracing::info!(host = self.name, boot, node = %node.node(), "booted");

@@ -43,6 +43,7 @@ use trandb_cluster::shared::decode_sharing;
 use trandb_cluster::txn::TxnApplied;
 use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
+use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{
     CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid,
 };
@@ -150,6 +151,7 @@ impl Actor for PartitionActor {
         message: PartitionMessage,
         partition: &mut Partition,
     ) -> Result<(), ActorProcessingErr> {
+        pace(partition.context.node, "partition").await;
         match message {
             PartitionMessage::Execute(call, reply) => partition.execute(call, reply),
             PartitionMessage::Scan(ScanCall { scan, trace }, reply) => {

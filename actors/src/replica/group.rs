@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::partition::{PartitionRestore, PartitionState};
 use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, SnapshotData, SnapshotPart, StateMachine,
@@ -238,6 +239,7 @@ impl Actor for GroupActor {
         message: RaftMessage,
         group: &mut Group,
     ) -> Result<(), ActorProcessingErr> {
+        pace(group.context.node, "group").await;
         match message {
             RaftMessage::Append(call, reply) => {
                 group.heard = Instant::now();

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use trandb_cluster::txn::{TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{Error, TxnId};
+use trandb_runtime::pace::pace;
 use trandb_runtime::rpc::Reply;
 
 /// Under which name a node's coordinators are reached by others.
@@ -184,6 +185,7 @@ impl Actor for CoordinatorsActor {
         message: CoordinatorsMessage,
         context: &mut Arc<NodeContext>,
     ) -> Result<(), ActorProcessingErr> {
+        pace(context.node, "coordinators").await;
         match message {
             CoordinatorsMessage::Ask(ask, reply) => answer_peer(context.clone(), ask, reply),
             CoordinatorsMessage::Deadlock(call, reply) => {

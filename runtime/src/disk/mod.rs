@@ -14,11 +14,13 @@
 mod real;
 mod sim;
 mod sim_content;
+mod sim_mishaps;
 #[cfg(test)]
 mod sim_tests;
 
 pub use real::RealDisk;
 pub use sim::SimDisk;
+pub use sim_mishaps::{Call, Full};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 //! the same way per directory. All choices come from the seed given, so the same run loses the same bytes.
 
 use super::sim_content::{Content, SplitMix, Write};
+use super::sim_mishaps::{Call, Full, Mishaps};
 use super::{Disk, DiskFile, DiskLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,12 +25,7 @@ struct State {
     durable: bool,
     /// Grows with every crash; handles of an earlier boot are dead.
     boot: u64,
-    /// Mutating calls left before the power goes; none for ever.
-    calls_left: Option<u64>,
-    /// Whether a call has met the end of the power.
-    off: bool,
-    /// Whether the next sync fails.
-    fail_sync: bool,
+    mishaps: Mishaps,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     live: BTreeMap<PathBuf, Node>,
@@ -81,9 +77,7 @@ impl SimDisk {
         let mut state = self.state();
         let mut random = SplitMix::new(seed);
         state.boot += 1;
-        state.calls_left = None;
-        state.off = false;
-        state.fail_sync = false;
+        state.mishaps.crash();
         state.locks.clear();
         let changes = std::mem::take(&mut state.changes);
         for change in changes {
@@ -115,13 +109,23 @@ impl SimDisk {
     /// Lets `calls` more mutating calls (create, write, sync, rename, …) succeed; every one after them fails
     /// until the next [`SimDisk::crash`].
     pub fn power_off_after(&self, calls: u64) {
-        self.state().calls_left = Some(calls);
+        self.state().mishaps.calls_left = Some(calls);
     }
 
     /// Makes the next sync of a file fail, once. What it should have made durable never will be, though it can
     /// still be read.
     pub fn fail_next_sync(&self) {
-        self.state().fail_sync = true;
+        self.state().mishaps.fail_sync = true;
+    }
+
+    /// Lets `calls` more calls of this kind go well and makes the one after them fail, once.
+    pub fn fail_call_after(&self, call: Call, calls: u64) {
+        self.state().mishaps.fail_call = Some((call, calls));
+    }
+
+    /// Leaves no room on the disk, or as much as is wanted again; a crash changes nothing about it.
+    pub fn fill(&self, full: Option<Full>) {
+        self.state().mishaps.full = full;
     }
 
     /// Flips one bit of a file, as a rotting disk does.
@@ -146,20 +150,6 @@ impl SimDisk {
 }
 
 impl State {
-    fn spend(&mut self) -> io::Result<()> {
-        match &mut self.calls_left {
-            Some(0) => {
-                self.off = true;
-                Err(io::Error::other("the power is off"))
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
     fn change(&mut self, change: NameChange) {
         apply_change(&mut self.live, &change);
         if self.durable {
@@ -220,7 +210,8 @@ impl Disk for SimDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
-        state.spend()?;
+        state.mishaps.spend()?;
+        state.mishaps.room(true)?;
         state.directory(parent(path))?;
         if state.live.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -254,7 +245,8 @@ impl Disk for SimDisk {
             at = parent(at);
         }
         for directory in missing.into_iter().rev() {
-            state.spend()?;
+            state.mishaps.spend()?;
+            state.mishaps.room(true)?;
             state.change(NameChange::Link(directory, Node::Directory));
         }
         Ok(())
@@ -262,7 +254,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.spend()?;
+        state.mishaps.spend()?;
         let node = Node::File(state.file(from)?);
         state.directory(parent(to))?;
         state.change(NameChange::Rename(from.to_owned(), to.to_owned(), node));
@@ -271,7 +263,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.spend()?;
+        state.mishaps.spend()?;
         state.file(path)?;
         state.change(NameChange::Unlink(path.to_owned()));
         Ok(())
@@ -279,7 +271,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut guard = self.state();
-        guard.spend()?;
+        guard.mishaps.spend()?;
         guard.directory(path)?;
         let state = &mut *guard;
         let (now, later) = std::mem::take(&mut state.changes).into_iter().partition(|change| match change {
@@ -320,33 +312,49 @@ impl SimFile {
             return Err(io::Error::other("the file was open before the crash"));
         }
         if spend {
-            state.spend()?;
+            state.mishaps.spend()?;
         }
         // An unlinked file stays readable through its handles, as on a real disk.
         let inode = state.inodes.entry(self.inode).or_default();
         act(inode, state.durable)
     }
-}
 
-impl DiskFile for SimFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(false, |inode, _| inode.live.read(buffer, offset))
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let off = self.disk.state().off;
-        let gone = self.with(true, |_, _| Ok(())).err();
-        if off {
-            return gone.map_or(Ok(()), Err);
-        }
-        // The one write during which the power goes may leave its mark too.
+    fn put(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.with(false, |inode, durable| {
             inode.live.write(data, offset);
             if durable {
                 inode.writes.push(Write::Data { offset, data: data.to_owned() });
             }
-            gone.map_or(Ok(()), Err)
+            Ok(())
         })
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.state().mishaps.chance(Call::Read)?;
+        self.with(false, |inode, _| inode.live.read(buffer, offset))
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let grows = self.len()? < offset + data.len() as u64;
+        let failed = {
+            let mut state = self.disk.state();
+            state.mishaps.room(grows)?;
+            state.mishaps.chance(Call::Write).err()
+        };
+        if let Some(failed) = failed {
+            self.put(&data[..data.len() / 2], offset)?;
+            return Err(failed);
+        }
+        let off = self.disk.state().mishaps.off;
+        let gone = self.with(true, |_, _| Ok(())).err();
+        if off {
+            return gone.map_or(Ok(()), Err);
+        }
+        // The one write during which the power goes may leave its mark too.
+        self.put(data, offset)?;
+        gone.map_or(Ok(()), Err)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -354,6 +362,8 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let grows = self.len()? < bytes;
+        self.disk.state().mishaps.room(grows)?;
         self.with(true, |inode, durable| {
             inode.live.set_len(bytes);
             if durable {
@@ -368,7 +378,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let failed = std::mem::take(&mut self.disk.state().fail_sync);
+        let failed = std::mem::take(&mut self.disk.state().mishaps.fail_sync);
         self.with(true, |inode, _| {
             if failed {
                 // Linux shows the pages as clean from then on: read they are there, synced they never are.

@@ -1,4 +1,4 @@
-use super::{Disk, SimDisk};
+use super::{Call, Disk, Full, SimDisk};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -141,5 +141,46 @@ fn a_power_cut_lets_nothing_through_after_it() {
     assert!(file.sync_data().is_err());
     assert!(file.write_at(b"b", 0).is_err());
     disk.crash(3);
+    disk.create(&path("g")).unwrap();
+}
+
+#[test]
+fn one_call_fails_and_a_write_that_fails_is_half_done() {
+    let disk = disk();
+    let file = disk.create(&path("f")).unwrap();
+    file.write_at(&[1; 100], 0).unwrap();
+    disk.fail_call_after(Call::Write, 1);
+    file.write_at(&[2; 100], 0).unwrap();
+    assert!(file.write_at(&[3; 100], 0).is_err());
+    let mut bytes = [0; 100];
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!((bytes[49], bytes[50]), (3, 2));
+    disk.fail_call_after(Call::Read, 0);
+    file.write_at(&[4; 100], 0).unwrap();
+    assert!(file.read_at(&mut bytes, 0).is_err());
+    file.read_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [4; 100]);
+}
+
+#[test]
+fn a_full_disk_takes_nothing_new_until_there_is_room_whatever_crashes() {
+    let disk = disk();
+    let file = disk.create(&path("f")).unwrap();
+    file.allocate(100).unwrap();
+    disk.sync_dir(Path::new(DIR)).unwrap();
+    file.sync_all().unwrap();
+    disk.fill(Some(Full::ToGrow));
+    file.write_at(&[1; 100], 0).unwrap();
+    let full = |error: io::Error| error.kind() == io::ErrorKind::StorageFull;
+    assert!(file.write_at(&[1; 101], 0).is_err_and(full));
+    assert!(file.allocate(101).is_err_and(full));
+    assert!(disk.create(&path("g")).err().is_some_and(full));
+    disk.crash(1);
+    assert!(disk.create(&path("g")).err().is_some_and(full));
+    let file = disk.open(&path("f")).unwrap();
+    disk.fill(Some(Full::ToChange));
+    assert!(file.write_at(&[1; 100], 0).is_err_and(full));
+    disk.fill(None);
+    file.write_at(&[1; 101], 0).unwrap();
     disk.create(&path("g")).unwrap();
 }

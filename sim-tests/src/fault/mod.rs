@@ -3,16 +3,21 @@
 
 mod behead;
 mod blackout;
+mod clock_drift;
 mod clock_jump;
 mod crash;
 mod crash_some;
 mod flap;
+mod full_disk;
 mod hold;
+mod io_error;
 mod isolate;
 mod mute;
 mod one_way;
+mod pause;
 mod power_off;
 mod slow;
+mod slow_actor;
 mod split;
 mod sync_error;
 
@@ -68,10 +73,15 @@ pub const FAULTS: &[Fault] = &[
     slow::FAULT,
     hold::FAULT,
     mute::FAULT,
+    pause::FAULT,
     crash::FAULT,
     crash_some::FAULT,
     blackout::FAULT,
     power_off::FAULT,
     sync_error::FAULT,
+    full_disk::FAULT,
+    io_error::FAULT,
     clock_jump::FAULT,
+    clock_drift::FAULT,
+    slow_actor::FAULT,
 ];

@@ -1,0 +1,53 @@
+//! Slows kinds of actors of a node down, so that the simulation can show what then piles up in front of them.
+//!
+//! Actors ask for their [`pace`] before each message. What is slow is chosen for the whole process, by node: a simulation is
+//! the only thing in its process. A release build has none of it.
+
+use trandb_cluster::NodeId;
+
+/// Actors that can be slow, by the names that they ask with.
+pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordinators"];
+
+#[cfg(debug_assertions)]
+mod slow {
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+    use trandb_cluster::NodeId;
+
+    /// Which actors of which nodes take how much longer.
+    static SLOW: Mutex<Vec<(NodeId, &'static str, Duration)>> = Mutex::new(Vec::new());
+
+    pub(super) fn set(node: NodeId, actor: &'static str, by: Option<Duration>) {
+        let mut slow = SLOW.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.retain(|&(slowed, kind, _)| (slowed, kind) != (node, actor));
+        slow.extend(by.map(|by| (node, actor, by)));
+    }
+
+    pub(super) fn get(node: NodeId, actor: &str) -> Option<Duration> {
+        let slow = SLOW.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.iter().find(|&&(slowed, kind, _)| slowed == node && kind == actor).map(|&(_, _, by)| by)
+    }
+}
+
+/// Makes these actors of this node take that much longer for every message, or not any more.
+#[cfg(debug_assertions)]
+pub fn slow_down(node: NodeId, actor: &'static str, by: Option<std::time::Duration>) {
+    slow::set(node, actor, by);
+}
+
+/// Nothing is slow in a release build.
+#[cfg(not(debug_assertions))]
+pub fn slow_down(_: NodeId, _: &'static str, _: Option<std::time::Duration>) {}
+
+/// Waits for as long as this actor is slow.
+#[cfg(debug_assertions)]
+pub async fn pace(node: NodeId, actor: &str) {
+    if let Some(by) = slow::get(node, actor) {
+        tokio::time::sleep(by).await;
+    }
+}
+
+/// Nothing is slow in a release build.
+#[cfg(not(debug_assertions))]
+#[allow(clippy::unused_async, reason = "it waits in the other builds")]
+pub async fn pace(_: NodeId, _: &str) {}
