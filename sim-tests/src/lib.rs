@@ -19,6 +19,7 @@
 pub mod clock;
 pub mod cluster;
 pub mod coverage;
+pub mod entries;
 pub mod fault;
 pub mod history;
 pub mod host;

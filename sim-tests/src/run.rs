@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, client_host};
 use crate::coverage::Coverage;
+use crate::entries::Entries;
 use crate::history::Counts;
 use crate::invariant::{self, Evidence};
 use crate::observe::Observer;
@@ -29,6 +30,16 @@ pub struct Outcome {
     pub events: u64,
 }
 
+/// Who listens to the nodes of a run.
+pub struct Witnesses {
+    /// Hears what they log.
+    pub observer: Observer,
+    /// Sees what their replicas go through.
+    pub entries: Entries,
+    /// Counts.
+    pub coverage: Coverage,
+}
+
 /// Runs a scenario. Only once in a process: entropy and clocks are pinned for good.
 ///
 /// # Panics
@@ -38,8 +49,7 @@ pub fn run(
     plan: &Plan,
     park_port: u16,
     trace: &Trace,
-    observer: &Observer,
-    coverage: &Coverage,
+    witnesses: &Witnesses,
 ) -> Outcome {
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(plan.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
@@ -60,7 +70,14 @@ pub fn run(
     let history = board.history.borrow();
     let mut violations = history.violations();
     violations.extend(workloads.iter().flat_map(|workload| workload.violations(&history)));
-    violations.extend(invariant::violations(&Evidence { plan, history: &history, observer, coverage }));
+    let Witnesses { observer, entries, coverage } = witnesses;
+    violations.extend(invariant::violations(&Evidence {
+        plan,
+        history: &history,
+        observer,
+        entries,
+        coverage,
+    }));
     violations.extend(ended.err().map(|error| error.to_string()));
     let (hash, events) = trace.digest();
     Outcome { violations, counts: history.counts(), elapsed: sim.elapsed(), trace: hash, events }

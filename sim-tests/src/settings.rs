@@ -60,6 +60,11 @@ impl Settings {
         }
     }
 
+    /// Calls that a node may have under way to one other.
+    pub fn calls_in_flight(&self) -> u32 {
+        self.calls_in_flight
+    }
+
     /// Writes them into a node's configuration.
     pub fn apply(&self, config: &mut Config) {
         config.storage.checkpoint_interval_ms = self.checkpoint_interval_ms;

@@ -1,6 +1,7 @@
 //! What a simulation did, as one hash: every message delivered, every connection made and broken, and every
 //! line that nodes log, each with its simulated time.
 
+use crate::entries::Entries;
 use crate::observe::Observer;
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -14,6 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use trandb_runtime::raft::witness::ENTRIES;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A running hash over what happens. Clones are the same trace.
@@ -32,11 +34,11 @@ struct State {
 impl Trace {
     /// Starts tracing this process: a simulation is the only thing that runs in it. With `file`, every event is
     /// also written there. With `log`, a level, what nodes log is also shown on standard error. The observer hears
-    /// what nodes log at debug and above.
+    /// what nodes log at debug and above, and the entries see what replicas go through.
     ///
     /// # Errors
     /// When the file cannot be created.
-    pub fn start(file: Option<&Path>, log: Option<Level>, observer: Observer) -> io::Result<Self> {
+    pub fn start(file: Option<&Path>, log: Option<Level>, observer: Observer, entries: Entries) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
         let trace =
             Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file })));
@@ -54,6 +56,7 @@ impl Trace {
         tracing_subscriber::registry()
             .with(TraceLayer(trace.clone()).with_filter(traced))
             .with(observer.with_filter(observed))
+            .with(entries.with_filter(Targets::new().with_target(ENTRIES, Level::TRACE)))
             .with(shown)
             .init();
         Ok(trace)

@@ -45,7 +45,7 @@ use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{
-    CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid,
+    CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid, witness,
 };
 use trandb_runtime::rpc::Reply;
 use writes::{Pending, PendingStep, Refusal, Rest, Writes};
@@ -446,6 +446,7 @@ impl Partition {
                 LogApplied::Data(self.state.apply(index, command))
             }
         };
+        witness::applied(self.id, entry.log_id);
         self.applied = Some(entry.log_id);
         Ok(result)
     }

@@ -14,7 +14,7 @@ use trandb_cluster::system::{SystemApplied, SystemCommand, SystemState};
 use trandb_cluster::{PartitionId, wire};
 use trandb_runtime::engine;
 use trandb_runtime::raft::{
-    Applier, ChunkSource, CommittedEntry, EntryBody, LogApplied, LogId, StoredMembership,
+    Applier, ChunkSource, CommittedEntry, EntryBody, LogApplied, LogId, StoredMembership, witness,
 };
 
 /// The state and how far it has come; also what its checkpoint and its snapshot hold.
@@ -130,6 +130,7 @@ impl Applier for SystemMachine {
                         LogApplied::System(result)
                     }
                 });
+                witness::applied(PartitionId::SYSTEM, entry.log_id);
                 applied.log_id = Some(entry.log_id);
             }
             self.publish(&applied.state);

@@ -9,6 +9,7 @@
 
 use super::codec::{decode_entry, encode_entry};
 use super::types::{LogId, TypeConfig, Vote};
+use super::witness;
 use crate::planted::{Planted, is_planted};
 use crate::wal::{Done, Location, Record, RecordKind, RecoveredGroup, WalReader};
 use bytes::Bytes;
@@ -348,6 +349,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                 let log_id = entry.log_id;
                 let record =
                     self.record(RecordKind::Entry, log_id.leader_id.term, log_id.index, encode_entry(&entry));
+                witness::appended(self.group, state.last_log_id(), log_id, &record.payload);
                 let bytes = record.payload.len() + 64;
                 if state.slots.is_empty() {
                     state.first = log_id.index;

@@ -22,6 +22,7 @@ mod machine;
 mod message;
 mod network;
 mod types;
+pub mod witness;
 
 pub use codec::{decode_entry, encode_entry};
 pub use log::{GroupLog, LogSink};

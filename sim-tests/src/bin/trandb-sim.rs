@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use trandb_runtime::planted::PLANTED;
 use trandb_sim::coverage::Coverage;
+use trandb_sim::entries::Entries;
 use trandb_sim::fault::FAULTS;
 use trandb_sim::observe::Observer;
 use trandb_sim::plan::{NODES_MAX, Plan};
-use trandb_sim::run::run;
+use trandb_sim::run::{Witnesses, run};
 use trandb_sim::scenario::{SCENARIOS, Scenario, find};
 use trandb_sim::sweep::{COVERED, Sweep, free_ports};
 use trandb_sim::trace::Trace;
@@ -102,8 +103,13 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         }
         (port, _) => port,
     };
-    let (observer, coverage) = (Observer::default(), Coverage::install());
-    let trace = match Trace::start(arguments.trace.as_deref(), arguments.log, observer.clone()) {
+    let witnesses = Witnesses {
+        observer: Observer::default(),
+        entries: Entries::default(),
+        coverage: Coverage::install(),
+    };
+    let (observer, entries) = (witnesses.observer.clone(), witnesses.entries.clone());
+    let trace = match Trace::start(arguments.trace.as_deref(), arguments.log, observer.clone(), entries) {
         Ok(trace) => trace,
         Err(error) => {
             eprintln!("error: cannot write the trace: {error}");
@@ -114,7 +120,7 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
     println!("scenario   {}", scenario.name);
     println!("{plan}");
     watchdog::watch(observer.clone());
-    let outcome = run(scenario, plan, park_port, &trace, &observer, &coverage);
+    let outcome = run(scenario, plan, park_port, &trace, &witnesses);
     if let Err(error) = trace.flush() {
         eprintln!("warning: the trace is incomplete: {error}");
     }
@@ -124,7 +130,7 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         counts.read, counts.wrote, counts.unknown, counts.refused
     );
     println!("elapsed    {:.3} simulated seconds", outcome.elapsed.as_secs_f64());
-    for (path, times) in coverage.paths(&observer) {
+    for (path, times) in witnesses.coverage.paths(&observer) {
         println!("{COVERED}{path} {times}");
     }
     println!("trace      {:032x} of {} events", outcome.trace, outcome.events);

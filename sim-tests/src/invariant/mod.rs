@@ -2,10 +2,13 @@
 //! together. That replicas agree is seen while the cluster is asked to be whole (see [`crate::liveness`]).
 
 mod bounds;
+mod entries;
 mod leaders;
+mod memory;
 mod timestamps;
 
 use crate::coverage::Coverage;
+use crate::entries::Entries;
 use crate::history::History;
 use crate::observe::Observer;
 use crate::plan::Plan;
@@ -18,6 +21,8 @@ pub struct Evidence<'a> {
     pub history: &'a History,
     /// What nodes logged.
     pub observer: &'a Observer,
+    /// What their replicas went through.
+    pub entries: &'a Entries,
     /// What nodes counted.
     pub coverage: &'a Coverage,
 }
@@ -26,7 +31,13 @@ pub struct Evidence<'a> {
 type Invariant = fn(&Evidence<'_>) -> Vec<String>;
 
 /// All invariants.
-const INVARIANTS: &[Invariant] = &[leaders::violations, timestamps::violations, bounds::violations];
+const INVARIANTS: &[Invariant] = &[
+    leaders::violations,
+    entries::violations,
+    timestamps::violations,
+    bounds::violations,
+    memory::violations,
+];
 
 /// What must not be; empty when all is well.
 pub fn violations(evidence: &Evidence<'_>) -> Vec<String> {

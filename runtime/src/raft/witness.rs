@@ -1,0 +1,25 @@
+//! Tells whoever listens what a group's logs and states go through, entry by entry: the simulation holds the replicas
+//! against each other. Nothing is computed while nobody listens at the level of traces.
+
+use super::types::LogId;
+use trandb_cluster::PartitionId;
+
+/// Target of these events.
+pub const ENTRIES: &str = "trandb_entries";
+
+/// A replica's log takes an entry behind the one of `before`.
+pub(super) fn appended(group: PartitionId, before: Option<LogId>, entry: LogId, payload: &[u8]) {
+    if !tracing::enabled!(target: ENTRIES, tracing::Level::TRACE) {
+        return;
+    }
+    let (term, index) = (entry.leader_id.term, entry.index);
+    let before = before.filter(|before| before.index + 1 == index).map(|before| before.leader_id.term);
+    let content = u64::from(crc32c::crc32c(payload));
+    tracing::trace!(target: ENTRIES, group = u64::from(group.0), index, term, before, content, "appended");
+}
+
+/// A replica's state has taken an entry.
+pub fn applied(group: PartitionId, entry: LogId) {
+    let (term, index) = (entry.leader_id.term, entry.index);
+    tracing::trace!(target: ENTRIES, group = u64::from(group.0), index, term, "applied");
+}

@@ -1,0 +1,160 @@
+//! Holds the logs and states of all replicas against each other while they grow, entry by entry.
+//!
+//! 1. **Log matching.** An entry is named by its group, index and term. Under one name every log holds the same content, behind
+//!    an entry of the same term: so two logs that share an entry are the same up to it.
+//! 2. **Applied prefixes agree.** What one replica applied at an index, every other one does, whatever crashed and whoever led
+//!    since; and only what some log took is applied. So an entry that was applied anywhere is never lost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// Violations that are told; what breaks once breaks for every entry after it.
+const TOLD_MAX: usize = 8;
+
+/// Listens to all replicas. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Entries(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// By group, index and term: content, and the term of the entry before it where that was known.
+    appended: BTreeMap<(u64, u64, u64), (u64, Option<u64>)>,
+    /// By group and index: the term.
+    applied: BTreeMap<(u64, u64), u64>,
+    violations: Vec<String>,
+}
+
+impl Entries {
+    /// What must not be.
+    pub fn violations(&self) -> Vec<String> {
+        self.seen().violations.clone()
+    }
+
+    /// How many different entries were applied.
+    pub fn applied(&self) -> usize {
+        self.seen().applied.len()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn appended(&mut self, group: u64, index: u64, term: u64, content: u64, before: Option<u64>) {
+        let known = self.appended.entry((group, index, term)).or_insert((content, before));
+        let differs = known.0 != content || known.1.zip(before).is_some_and(|(known, before)| known != before);
+        known.1 = known.1.or(before);
+        if differs {
+            let known = *known;
+            self.tell(format!(
+                "logs differ: entry {index} of p{group} in term {term} is {known:?} here and {:?} there",
+                (content, before)
+            ));
+        }
+    }
+
+    fn applied(&mut self, group: u64, index: u64, term: u64) {
+        let known = *self.applied.entry((group, index)).or_insert(term);
+        if known != term {
+            self.tell(format!(
+                "applied prefixes differ: entry {index} of p{group} is of term {known} here and {term} there"
+            ));
+        }
+        if !self.appended.contains_key(&(group, index, term)) {
+            self.tell(format!("entry {index} of p{group} in term {term} was applied, and is in no log"));
+        }
+    }
+
+    fn tell(&mut self, violation: String) {
+        if self.violations.len() < TOLD_MAX {
+            self.violations.push(violation);
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Entries {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut entry = Entry::default();
+        event.record(&mut entry);
+        let Entry { group, index, term, before, content } = entry;
+        match content {
+            Some(content) => self.seen().appended(group, index, term, content, before),
+            None => self.seen().applied(group, index, term),
+        }
+    }
+}
+
+/// An event's fields.
+#[derive(Default)]
+struct Entry {
+    group: u64,
+    index: u64,
+    term: u64,
+    before: Option<u64>,
+    content: Option<u64>,
+}
+
+impl Visit for Entry {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "group" => self.group = value,
+            "index" => self.index = value,
+            "term" => self.term = value,
+            "before" => self.before = Some(value),
+            "content" => self.content = Some(value),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_agree_are_fine() {
+        let mut seen = Seen::default();
+        for _replica in 0..3 {
+            seen.appended(1, 5, 2, 77, Some(1));
+            seen.appended(1, 6, 2, 78, Some(2));
+            seen.applied(1, 5, 2);
+        }
+        // A leader of a later term may replace what was not committed.
+        seen.appended(1, 6, 3, 79, Some(2));
+        seen.applied(1, 6, 3);
+        assert!(seen.violations.is_empty(), "{:?}", seen.violations);
+    }
+
+    #[test]
+    fn other_content_and_another_predecessor_are_found() {
+        let mut seen = Seen::default();
+        seen.appended(1, 5, 2, 77, Some(1));
+        seen.appended(1, 5, 2, 70, Some(1));
+        assert_eq!(seen.violations.len(), 1);
+        seen.appended(1, 6, 2, 78, None);
+        seen.appended(1, 6, 2, 78, Some(2));
+        assert_eq!(seen.violations.len(), 1);
+        seen.appended(1, 6, 2, 78, Some(1));
+        assert_eq!(seen.violations.len(), 2);
+    }
+
+    #[test]
+    fn states_that_part_and_entries_from_nowhere_are_found() {
+        let mut seen = Seen::default();
+        seen.appended(1, 5, 2, 77, Some(1));
+        seen.appended(1, 5, 3, 78, Some(1));
+        seen.applied(1, 5, 2);
+        seen.applied(1, 5, 3);
+        assert_eq!(seen.violations.len(), 1);
+        seen.applied(1, 6, 3);
+        assert_eq!(seen.violations.len(), 2);
+    }
+}
