@@ -13,6 +13,7 @@ use std::sync::Arc;
 use trandb_cluster::table::RoutingTable;
 use trandb_cluster::{NodeId, PartitionId, wire};
 use trandb_runtime::pace::pace;
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// Everything that is needed to send an operation to the right place.
 #[derive(Debug, Clone, Default)]
@@ -143,7 +144,9 @@ impl RouterState {
             let known = leads.entry(group).or_default();
             // A newer term always counts; within a term, a known leader counts more than none.
             let newer = lead.term > known.term || (lead.term == known.term && lead.leader.is_some());
-            if newer && *known != lead {
+            let stale =
+                is_planted(Planted::StaleRouter) && known.leader.is_some_and(|it| lead.leader != Some(it));
+            if newer && !stale && *known != lead {
                 moved |= known.leader != lead.leader || known.term != lead.term;
                 *known = lead;
             }

@@ -1,12 +1,18 @@
-//! Slows kinds of actors of a node down, so that the simulation can show what then piles up in front of them.
+//! Slows kinds of actors of a node down, or lets its coordinators die at a step, so that the simulation can show what then
+//! becomes of those that wait for them.
 //!
-//! Actors ask for their [`pace`] before each message. What is slow is chosen for the whole process, by node: a simulation is
-//! the only thing in its process. A release build has none of it.
+//! Actors ask for their [`pace`] before each message, coordinators before each step whether one of them [`dies`] there.
+//! What is chosen is so for the whole process, by node: a simulation is the only thing in its process. A release build has
+//! none of it.
 
 use trandb_cluster::NodeId;
 
 /// Actors that can be slow, by the names that they ask with.
 pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordinators"];
+
+/// Steps of a commit over several partitions that a coordinator can die at: when one of them has prepared, when all have,
+/// when it is decided, and when one of the others knows.
+pub const DEATHS: &[&str] = &["preparing", "prepared", "decided", "telling"];
 
 #[cfg(debug_assertions)]
 mod slow {
@@ -14,7 +20,7 @@ mod slow {
     use std::time::Duration;
     use trandb_cluster::NodeId;
 
-    /// Which actors of which nodes take how much longer.
+    /// Which actors of which nodes take how much longer, and at which steps coordinators die.
     static SLOW: Mutex<Vec<(NodeId, &'static str, Duration)>> = Mutex::new(Vec::new());
 
     pub(super) fn set(node: NodeId, actor: &'static str, by: Option<Duration>) {
@@ -51,3 +57,25 @@ pub async fn pace(node: NodeId, actor: &str) {
 #[cfg(not(debug_assertions))]
 #[allow(clippy::unused_async, reason = "it waits in the other builds")]
 pub async fn pace(_: NodeId, _: &str) {}
+
+/// Lets the coordinators of this node die at this step, or not any more.
+#[cfg(debug_assertions)]
+pub fn let_die(node: NodeId, step: &'static str, die: bool) {
+    slow::set(node, step, die.then_some(std::time::Duration::ZERO));
+}
+
+/// Nobody dies in a release build.
+#[cfg(not(debug_assertions))]
+pub fn let_die(_: NodeId, _: &'static str, _: bool) {}
+
+/// Whether a coordinator of this node dies at this step.
+#[cfg(debug_assertions)]
+pub fn dies(node: NodeId, step: &str) -> bool {
+    slow::get(node, step).is_some()
+}
+
+/// Nobody dies in a release build.
+#[cfg(not(debug_assertions))]
+pub const fn dies(_: NodeId, _: &str) -> bool {
+    false
+}

@@ -26,6 +26,18 @@ pub enum Planted {
     ApplyTwice,
     /// A snapshot lacks its last version.
     SnapshotWithoutLast,
+    /// A router that knows a leader believes no news of another one.
+    StaleRouter,
+    /// Once a link was dialed again, what is sent arrives over the old session too.
+    DoubleSession,
+    /// A commit does not check what was read.
+    SkipReadValidation,
+    /// A read passes over what a prepared transaction is going to write without asking what became of it.
+    IgnoreIntent,
+    /// An anchor that is asked later knows nothing of a commit.
+    LoseAnchorRecord,
+    /// The other partitions of a commit install it as of the transaction's beginning.
+    ResolveEarly,
 }
 
 /// All of them, by name.
@@ -38,6 +50,12 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("retry-unknown", Planted::RetryUnknown),
     ("apply-twice", Planted::ApplyTwice),
     ("snapshot-without-last", Planted::SnapshotWithoutLast),
+    ("stale-router", Planted::StaleRouter),
+    ("double-session", Planted::DoubleSession),
+    ("skip-read-validation", Planted::SkipReadValidation),
+    ("ignore-intent", Planted::IgnoreIntent),
+    ("lose-anchor-record", Planted::LoseAnchorRecord),
+    ("resolve-early", Planted::ResolveEarly),
 ];
 
 #[cfg(debug_assertions)]

@@ -48,7 +48,8 @@ impl Entries {
 impl Seen {
     fn appended(&mut self, group: u64, index: u64, term: u64, content: u64, before: Option<u64>) {
         let known = self.appended.entry((group, index, term)).or_insert((content, before));
-        let differs = known.0 != content || known.1.zip(before).is_some_and(|(known, before)| known != before);
+        let differs =
+            known.0 != content || known.1.zip(before).is_some_and(|(known, before)| known != before);
         known.1 = known.1.or(before);
         if differs {
             let known = *known;

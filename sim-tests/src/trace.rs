@@ -38,7 +38,12 @@ impl Trace {
     ///
     /// # Errors
     /// When the file cannot be created.
-    pub fn start(file: Option<&Path>, log: Option<Level>, observer: Observer, entries: Entries) -> io::Result<Self> {
+    pub fn start(
+        file: Option<&Path>,
+        log: Option<Level>,
+        observer: Observer,
+        entries: Entries,
+    ) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
         let trace =
             Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file })));

@@ -22,6 +22,7 @@ use tracing::Span;
 use trandb_cluster::limits::TXN_LEASE_MS;
 use trandb_cluster::txn::{Blocker, TxnApplied, TxnStep};
 use trandb_cluster::{Error, PartitionId, Timestamp, TxnId};
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// Callers that may wait for transactions at once in one partition; beyond it `overloaded`.
 const WAITING_MAX: usize = 8192;
@@ -88,6 +89,9 @@ impl Chases {
     /// Whether a read at `at` may pass over what the transaction is going to write; the latest read may if the
     /// transaction was found undecided after the read had come, which was before the push numbered `since`.
     pub(super) fn passes(&self, txn: TxnId, at: Option<Timestamp>, since: u64) -> bool {
+        if is_planted(Planted::IgnoreIntent) {
+            return true;
+        }
         let Some(pushed) = self.open.get(&txn).and_then(|chase| chase.pushed) else { return false };
         match at {
             Some(at) => at <= pushed.above,
@@ -158,7 +162,10 @@ impl Partition {
             let database = Database::new(context);
             let request = RequestContext { deadline: Instant::now() + PUSH_MAX, trace: None };
             let step = TxnStep::Push { txn, expires: blocker.expires };
-            let answer = database.txn_step(blocker.anchor, step, &request).await;
+            let mut answer = database.txn_step(blocker.anchor, step, &request).await;
+            if is_planted(Planted::LoseAnchorRecord) && matches!(answer, Ok(TxnApplied::Committed(_))) {
+                answer = Ok(TxnApplied::Aborted("nobody knows of it".into()));
+            }
             // A partition that died meanwhile has dropped who waited; they ask again.
             let _ = me.cast(PartitionMessage::Local(LocalPartition::Chased { txn, push, answer }));
         });

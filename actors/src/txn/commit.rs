@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
 use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
+use trandb_runtime::pace::dies;
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long a commit that has begun is pursued, whoever waits for it: less than outcomes are kept in any case.
 const PURSUE_MAX: Duration = Duration::from_secs(30);
@@ -63,10 +65,13 @@ pub(super) async fn commit(
 ) -> Result<Timestamp, Failed> {
     let began = Instant::now();
     let request = RequestContext { deadline: began + PURSUE_MAX, trace: request.trace };
-    let Some(plan) = database.plan(core) else {
+    let Some(mut plan) = database.plan(core) else {
         let error = Error::unavailable("the partition map is not known yet");
         return Err(Failed { aborted: Some(error.message.clone()), error });
     };
+    if is_planted(Planted::SkipReadValidation) {
+        forget_reads(&mut plan);
+    }
     let (kind, result) = match plan {
         Plan::Nothing => ("read", Ok(core.read_at())),
         Plan::One(partition, effects) => {
@@ -83,6 +88,19 @@ pub(super) async fn commit(
             .record(began.elapsed().as_secs_f64());
     }
     result
+}
+
+/// Leaves only the writes of a commit.
+fn forget_reads(plan: &mut Plan) {
+    let effects: Vec<&mut Effects> = match plan {
+        Plan::Nothing => Vec::new(),
+        Plan::One(_, effects) => vec![effects],
+        Plan::Several { parts, .. } => parts.values_mut().flatten().collect(),
+    };
+    for effects in effects {
+        effects.reads.clear();
+        effects.ranges.clear();
+    }
 }
 
 /// Whether it helps to try again soon: the transaction in the way has only read, or nothing that was read is checked.
@@ -141,6 +159,11 @@ async fn commit_at_once(
     }
 }
 
+/// Nothing more is heard of a coordinator that has died.
+fn dead() -> Failed {
+    Failed::unknown(Error::unknown("its coordinator died"))
+}
+
 /// A commit over several partitions.
 struct Commit<'a> {
     database: &'a Database,
@@ -152,9 +175,17 @@ struct Commit<'a> {
 impl Commit<'_> {
     async fn run(&self, parts: BTreeMap<PartitionId, Vec<Effects>>) -> Result<Timestamp, Failed> {
         let others: Vec<PartitionId> = parts.keys().copied().filter(|&id| id != self.anchor).collect();
+        let node = self.database.node();
+        let parts = match dies(node, "preparing") {
+            true => parts.into_iter().take(1).collect(),
+            false => parts,
+        };
         let began = Instant::now();
         let prepared = self.prepare(parts, &others).await;
         metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
+        if dies(node, "preparing") || dies(node, "prepared") {
+            return Err(dead());
+        }
         let began = Instant::now();
         let decided = match prepared {
             Ok(()) => self.decide().await,
@@ -171,6 +202,13 @@ impl Commit<'_> {
             Err(_) => return decided,
         };
         let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
+        if dies(node, "decided") {
+            return Err(dead());
+        }
+        if dies(node, "telling") {
+            drop(database.tell(txn, &others[..1], committed, TELL_MAX).await);
+            return Err(dead());
+        }
         tokio::spawn(async move {
             match committed {
                 Some(at) => database.finish_commit(txn, anchor, others, at, TELL_MAX).await,
@@ -313,6 +351,7 @@ impl Database {
         within: Duration,
     ) -> Result<(), Error> {
         let request = RequestContext { deadline: Instant::now() + within, trace: None };
+        let committed = committed.map(|at| if is_planted(Planted::ResolveEarly) { txn.begin } else { at });
         let steps = partitions
             .iter()
             .map(|&partition| self.txn_step(partition, TxnStep::Resolve { txn, committed }, &request));

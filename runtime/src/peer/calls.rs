@@ -4,6 +4,7 @@ use super::envelope::{Envelope, Head, Kind, Status};
 use super::hub::Hub;
 use super::link::{APPEAR_MAX, Link, Peer};
 use super::reassembly::MESSAGE_BYTES_MAX;
+use crate::planted::{Planted, is_planted};
 use crate::rpc::{Reply, RpcError};
 use bytes::Bytes;
 use ractor::concurrency::{OneshotReceiver, oneshot};
@@ -197,6 +198,9 @@ async fn call_there<M: Message, T: DeserializeOwned>(
     let deadline_ms = until.saturating_duration_since(Instant::now()).as_millis() as u64;
     let kind = Kind::Call { id: expected.id, actor: actor.to_owned(), variant, deadline_ms };
     let answered = timeout_at(until, async {
+        if is_planted(Planted::DoubleSession) && peer.was_redialed() {
+            link.carry(Head { from: me, link: link.id, kind: kind.clone() }, body.clone()).await?;
+        }
         link.carry(Head { from: me, link: link.id, kind }, body).await?;
         expected.answer().await
     });

@@ -31,6 +31,8 @@ pub(super) struct Peer {
     /// No member any more.
     pub(super) gone: CancellationToken,
     link: Mutex<Option<Arc<Link>>>,
+    /// Links so far.
+    links: AtomicU32,
     /// Budget of calls from here.
     pub(super) calls: Semaphore,
     /// Budget of request bytes from here.
@@ -55,6 +57,7 @@ impl Peer {
             addr: Mutex::new(addr),
             gone,
             link: Mutex::default(),
+            links: AtomicU32::new(0),
             calls: Semaphore::new(calls.min(Semaphore::MAX_PERMITS)),
             bytes: Semaphore::new(bytes_budget.min(Semaphore::MAX_PERMITS)),
             bytes_budget,
@@ -81,6 +84,11 @@ impl Peer {
         self.link().filter(|link| link.is_open())
     }
 
+    /// Whether this peer was linked before the link that it has now.
+    pub(super) fn was_redialed(&self) -> bool {
+        self.links.load(Ordering::Relaxed) > 1
+    }
+
     /// Makes `link` the one link, unless there is one, which is answered.
     pub(super) fn occupy(&self, link: &Arc<Link>) -> Result<(), Arc<Link>> {
         let mut place = lock(&self.link);
@@ -88,6 +96,7 @@ impl Peer {
             Some(other) => Err(other.clone()),
             None => {
                 *place = Some(link.clone());
+                self.links.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
         }

@@ -1,10 +1,12 @@
 //! What goes wrong, one file each. A fault undoes itself before it ends. Those of one lane come one after the
 //! other; the two lanes run beside each other, so that a node loses its power while another is cut off.
 
+mod amnesia;
 mod behead;
 mod blackout;
 mod clock_drift;
 mod clock_jump;
+mod coordinator;
 mod crash;
 mod crash_some;
 mod flap;
@@ -70,6 +72,7 @@ pub const FAULTS: &[Fault] = &[
     one_way::FAULT,
     flap::FAULT,
     behead::FAULT,
+    amnesia::FAULT,
     slow::FAULT,
     hold::FAULT,
     mute::FAULT,
@@ -84,4 +87,5 @@ pub const FAULTS: &[Fault] = &[
     clock_jump::FAULT,
     clock_drift::FAULT,
     slow_actor::FAULT,
+    coordinator::FAULT,
 ];

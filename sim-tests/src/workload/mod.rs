@@ -3,9 +3,15 @@
 
 mod bank;
 mod counter;
+mod cycle;
+mod fork;
 mod large;
+mod lists;
 mod register;
 mod scans;
+mod skew;
+mod steps;
+mod txns;
 
 use crate::cluster::Cluster;
 use crate::history::{History, now};
@@ -43,7 +49,18 @@ pub struct Kind {
 }
 
 /// All kinds of workloads.
-pub const WORKLOADS: &[Kind] = &[register::KIND, counter::KIND, scans::KIND, large::KIND, bank::KIND];
+pub const WORKLOADS: &[Kind] = &[
+    register::KIND,
+    counter::KIND,
+    scans::KIND,
+    large::KIND,
+    bank::KIND,
+    lists::KIND,
+    skew::KIND,
+    fork::KIND,
+    cycle::KIND,
+    steps::KIND,
+];
 
 /// What the clients and the scenario share. Clones are the same.
 #[derive(Clone, Default)]
