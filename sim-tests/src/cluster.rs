@@ -37,8 +37,7 @@ type Orders = Rc<RefCell<VecDeque<(Order, oneshot::Sender<()>)>>>;
 pub struct Cluster {
     names: Rc<Vec<String>>,
     hosts: Rc<Vec<Arc<Host>>>,
-    /// Names of the workloads, and how many nodes have a client of each.
-    kinds: Rc<Vec<&'static str>>,
+    /// How many nodes have clients.
     clients: usize,
     patience: Duration,
     latency_max: Duration,
@@ -70,7 +69,6 @@ impl Cluster {
         let cluster = Self {
             names: Rc::new(names),
             hosts: Rc::new(hosts),
-            kinds: Rc::new(plan.kinds().map(|kind| kind.name).collect()),
             clients: plan.clients,
             patience: plan.patience,
             latency_max: plan.latency_max,
@@ -248,9 +246,7 @@ impl Cluster {
 
     fn for_clients(&self, node: usize, act: impl Fn(&str, &str)) {
         let node = node % self.clients;
-        for kind in &*self.kinds {
-            act(&self.names[node], &client_host(kind, node));
-        }
+        act(&self.names[node], &client_host(node));
     }
 
     async fn order(&self, order: Order) {
@@ -260,9 +256,9 @@ impl Cluster {
     }
 }
 
-/// The simulated host of a workload's client of a node.
-pub fn client_host(kind: &str, node: usize) -> String {
-    format!("{kind}-c{}", node + 1)
+/// The simulated host of a node's clients, one of each workload.
+pub fn client_host(node: usize) -> String {
+    format!("c{}", node + 1)
 }
 
 /// Carries out orders between two steps of the simulation.

@@ -8,10 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::Event;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
 
 /// Violations that are told; what breaks once breaks for every entry after it.
 const TOLD_MAX: usize = 8;
@@ -30,6 +28,17 @@ struct Seen {
 }
 
 impl Entries {
+    /// A log or a state has taken an entry.
+    pub fn event(&self, event: &Event<'_>) {
+        let mut entry = Entry::default();
+        event.record(&mut entry);
+        let Entry { group, index, term, before, content } = entry;
+        match content {
+            Some(content) => self.seen().appended(group, index, term, content, before),
+            None => self.seen().applied(group, index, term),
+        }
+    }
+
     /// What must not be.
     pub fn violations(&self) -> Vec<String> {
         self.seen().violations.clone()
@@ -75,18 +84,6 @@ impl Seen {
     fn tell(&mut self, violation: String) {
         if self.violations.len() < TOLD_MAX {
             self.violations.push(violation);
-        }
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Entries {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut entry = Entry::default();
-        event.record(&mut entry);
-        let Entry { group, index, term, before, content } = entry;
-        match content {
-            Some(content) => self.seen().appended(group, index, term, content, before),
-            None => self.seen().applied(group, index, term),
         }
     }
 }

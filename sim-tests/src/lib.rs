@@ -24,6 +24,7 @@ pub mod fault;
 pub mod history;
 pub mod host;
 pub mod invariant;
+pub mod listen;
 pub mod liveness;
 pub mod net;
 pub mod observe;

@@ -4,10 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::Event;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
 
 /// Lines kept for a run that stands still.
 const LAST_LINES: usize = 20;
@@ -43,13 +41,8 @@ impl Observer {
         self.seen().last.iter().cloned().collect()
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Observer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    /// A node has said something.
+    pub fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let mut seen = self.seen();
@@ -70,6 +63,10 @@ impl<S: Subscriber> Layer<S> for Observer {
             seen.last.pop_front();
         }
         seen.last.push_back(format!("{} {} {:?}", event.metadata().target(), fields.message, fields.rest));
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::workload::Board;
+use futures_util::future::try_join_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::rc::Rc;
@@ -49,15 +50,15 @@ pub fn run(scenario: Scenario, plan: &Plan, park_port: u16, trace: &Trace, witne
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     let board = Board::default();
     let (mut sim, cluster, crew) = Cluster::new(plan, park_port);
-    let mut workloads = Vec::new();
-    for (place, kind) in plan.kinds().enumerate() {
-        let workload = (kind.make)(board.clone());
-        for node in 0..plan.clients {
+    let workloads: Vec<_> = plan.kinds().map(|kind| (kind.make)(board.clone())).collect();
+    for node in 0..plan.clients {
+        // All on one host: it is hosts that simulated time is spent on.
+        let clients = workloads.iter().enumerate().map(|(place, workload)| {
             let seed = plan.seed.wrapping_add((1 + node + place * 1_000) as u64);
-            let client = workload.clone().client(cluster.clone(), node, StdRng::seed_from_u64(seed));
-            sim.client(client_host(kind.name, node), client);
-        }
-        workloads.push(Rc::clone(&workload));
+            Rc::clone(workload).client(cluster.clone(), node, StdRng::seed_from_u64(seed))
+        });
+        let clients = try_join_all(clients.collect::<Vec<_>>());
+        sim.client(client_host(node), async { clients.await.map(drop) });
     }
     sim.client("scenario", (scenario.script)(cluster, plan.clone(), board.clone()));
     let ended = crew.run(&mut sim, trace);

@@ -1,21 +1,14 @@
 //! What a simulation did, as one hash: every message delivered, every connection made and broken, and every
 //! line that nodes log, each with its simulated time.
 
-use crate::entries::Entries;
-use crate::observe::Observer;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tracing::Event;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
-use trandb_runtime::raft::witness::ENTRIES;
 use xxhash_rust::xxh3::Xxh3;
 
 /// A running hash over what happens. Clones are the same trace.
@@ -32,44 +25,37 @@ struct State {
 }
 
 impl Trace {
-    /// Starts tracing this process: a simulation is the only thing that runs in it. With `file`, every event is
-    /// also written there. With `log`, a level, what nodes log is also shown on standard error. The observer hears
-    /// what nodes log at debug and above, and the entries see what replicas go through.
+    /// A trace with nothing in it. With `file`, every event is also written there.
     ///
     /// # Errors
     /// When the file cannot be created.
-    pub fn start(
-        file: Option<&Path>,
-        log: Option<Level>,
-        observer: Observer,
-        entries: Entries,
-    ) -> io::Result<Self> {
+    pub fn new(file: Option<&Path>) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        let trace =
-            Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file })));
-        let traced = Targets::new()
-            .with_target("turmoil", Level::TRACE)
-            .with_target("trandb_actors", Level::INFO)
-            .with_target("trandb_runtime", Level::INFO)
-            .with_target("trandb_client", Level::INFO)
-            .with_target("trandb_sim", Level::INFO);
-        let shown = log.map(|level| {
-            let filter = Targets::new().with_default(Level::ERROR).with_target("trandb", level);
-            tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter)
-        });
-        let observed = Targets::new().with_target("trandb", Level::DEBUG);
-        tracing_subscriber::registry()
-            .with(TraceLayer(trace.clone()).with_filter(traced))
-            .with(observer.with_filter(observed))
-            .with(entries.with_filter(Targets::new().with_target(ENTRIES, Level::TRACE)))
-            .with(shown)
-            .init();
-        Ok(trace)
+        Ok(Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file }))))
     }
 
     /// Events from now on are of this time.
     pub fn now(&self, elapsed: Duration) {
         self.state().now = elapsed;
+    }
+
+    /// Something has happened.
+    pub fn event(&self, event: &Event<'_>) {
+        let mut line = Line { text: String::new(), dull: false };
+        event.record(&mut line);
+        if line.dull {
+            return;
+        }
+        let mut state = self.state();
+        let line = format!("{} {}{}\n", state.now.as_millis(), event.metadata().target(), line.text);
+        state.events += 1;
+        state.hash.update(line.as_bytes());
+        if let Some(file) = &mut state.file
+            && let Err(error) = file.write_all(line.as_bytes())
+        {
+            eprintln!("the trace is not written any more: {error}");
+            state.file = None;
+        }
     }
 
     /// Hash and number of events so far.
@@ -89,28 +75,6 @@ impl Trace {
     fn state(&self) -> MutexGuard<'_, State> {
         // A hash has no invariant that a panicking holder could have broken.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct TraceLayer(Trace);
-
-impl<S: Subscriber> Layer<S> for TraceLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line { text: String::new(), dull: false };
-        event.record(&mut line);
-        if line.dull {
-            return;
-        }
-        let mut state = self.0.state();
-        let line = format!("{} {}{}\n", state.now.as_millis(), event.metadata().target(), line.text);
-        state.events += 1;
-        state.hash.update(line.as_bytes());
-        if let Some(file) = &mut state.file
-            && let Err(error) = file.write_all(line.as_bytes())
-        {
-            eprintln!("the trace is not written any more: {error}");
-            state.file = None;
-        }
     }
 }
 

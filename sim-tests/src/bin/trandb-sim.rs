@@ -9,6 +9,7 @@ use trandb_runtime::planted::PLANTED;
 use trandb_sim::coverage::Coverage;
 use trandb_sim::entries::Entries;
 use trandb_sim::fault::FAULTS;
+use trandb_sim::listen::Listeners;
 use trandb_sim::observe::Observer;
 use trandb_sim::plan::{NODES_MAX, Plan};
 use trandb_sim::run::{Witnesses, run};
@@ -109,17 +110,19 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         coverage: Coverage::install(),
     };
     let (observer, entries) = (witnesses.observer.clone(), witnesses.entries.clone());
-    let trace = match Trace::start(arguments.trace.as_deref(), arguments.log, observer.clone(), entries) {
+    let trace = match Trace::new(arguments.trace.as_deref()) {
         Ok(trace) => trace,
         Err(error) => {
             eprintln!("error: cannot write the trace: {error}");
             return ExitCode::from(USAGE);
         }
     };
+    let listeners = Listeners { trace: trace.clone(), observer, entries, shown: arguments.log };
+    listeners.start().expect("a simulation is the only thing in its process");
     println!("seed       {}", plan.seed);
     println!("scenario   {}", scenario.name);
     println!("{plan}");
-    watchdog::watch(observer.clone());
+    watchdog::watch(witnesses.observer.clone());
     let outcome = run(scenario, plan, park_port, &trace, &witnesses);
     if let Err(error) = trace.flush() {
         eprintln!("warning: the trace is incomplete: {error}");
@@ -130,7 +133,7 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         counts.read, counts.wrote, counts.unknown, counts.refused
     );
     println!("elapsed    {:.3} simulated seconds", outcome.elapsed.as_secs_f64());
-    for (path, times) in witnesses.coverage.paths(&observer) {
+    for (path, times) in witnesses.coverage.paths(&witnesses.observer) {
         println!("{COVERED}{path} {times}");
     }
     println!("trace      {:032x} of {} events", outcome.trace, outcome.events);

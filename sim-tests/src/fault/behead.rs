@@ -13,8 +13,12 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |cluster, strike| -> Work { Box::pin(inflict(cluster, strike)) },
 };
 
+/// The system group's place among all groups.
+const SYSTEM: usize = 0;
+
 async fn inflict(cluster: Cluster, strike: Strike) {
-    let group = strike.random as usize;
+    // The system group, which the others get their timestamps from, as often as all of those together.
+    let group = if strike.random.is_multiple_of(2) { SYSTEM } else { (strike.random / 2) as usize };
     let node = cluster.leader_of(group).await.unwrap_or(strike.node);
     cluster.isolate(node);
     sleep(strike.lasts).await;
