@@ -1,7 +1,8 @@
-//! Faults planted on purpose, one at a time, so that the simulation can show that it finds them.
+//! Faults planted on purpose, one at a time, so that judges can show that they find them.
 //!
 //! Where a fault would be, the code asks [`is_planted`], which a release build answers with a constant no. The fault
-//! is chosen for the whole process before any node starts: a simulation is the only thing in its process.
+//! is chosen for the whole process before any node starts: a simulation is the only thing in its process, and a node of a
+//! debug build takes it from the variable `TRANDB_PLANT`.
 
 #[cfg(debug_assertions)]
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,6 +27,12 @@ pub enum Planted {
     ApplyTwice,
     /// A snapshot lacks its last version.
     SnapshotWithoutLast,
+    /// A transaction commits without a look at whether what it read has changed.
+    SkipValidation,
+    /// Readers pass over what a transaction is about to write, without asking whether it has been decided.
+    PassIntent,
+    /// All partitions of a commit but one are told a later timestamp.
+    ResolveWrongTimestamp,
 }
 
 /// All of them, by name.
@@ -38,6 +45,9 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("retry-unknown", Planted::RetryUnknown),
     ("apply-twice", Planted::ApplyTwice),
     ("snapshot-without-last", Planted::SnapshotWithoutLast),
+    ("skip-validation", Planted::SkipValidation),
+    ("pass-intent", Planted::PassIntent),
+    ("resolve-wrong-timestamp", Planted::ResolveWrongTimestamp),
 ];
 
 #[cfg(debug_assertions)]
@@ -47,6 +57,17 @@ static CHOSEN: AtomicU8 = AtomicU8::new(0);
 #[cfg(debug_assertions)]
 pub fn plant(fault: Planted) {
     CHOSEN.store(fault as u8, Ordering::Relaxed);
+}
+
+/// Plants the one of that name; false if there is none, or this is a release build.
+pub fn plant_named(name: &str) -> bool {
+    #[cfg(debug_assertions)]
+    if let Some((_, fault)) = PLANTED.iter().find(|(known, _)| *known == name) {
+        plant(*fault);
+        return true;
+    }
+    let _ = name;
+    false
 }
 
 /// Whether this one is planted.
