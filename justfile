@@ -30,6 +30,10 @@ coverage:
 chaos *ARGS:
     cargo test -p trandb --test chaos -- --ignored --nocapture --test-threads=1 {{ARGS}}
 
+# Real processes under faults, their histories judged; then faults planted in debug nodes, which must be found
+histories *ARGS:
+    cargo test -p trandb --test histories -- --ignored --nocapture --test-threads=1 {{ARGS}}
+
 # Load against a node that is already running
 bench *ARGS:
     cargo run --release --bin trandb -- bench {{ARGS}}

@@ -110,3 +110,35 @@ fn a_local_cluster_without_its_program_says_so() {
     assert!(err.contains("there is no ") && err.contains("trandb-node"), "{err}");
     assert!(!folder.path().join("trandb-local").exists(), "nothing is left behind");
 }
+
+#[test]
+fn check_judges_a_history() {
+    let skew = r#"
+{"type":"invoke","f":"txn","process":0,"value":[["r","x",null],["append","y",1]]}
+{"type":"invoke","f":"txn","process":1,"value":[["r","y",null],["append","x",1]]}
+{"type":"ok","f":"txn","process":0,"value":[["r","x",null],["append","y",1]]}
+{"type":"ok","f":"txn","process":1,"value":[["r","y",null],["append","x",1]]}"#;
+    let check = |text: &str, options: &[&str]| {
+        let mut command = trandb(&["check", "-"]);
+        let mut program = command
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        program.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+        result(program.wait_with_output().expect("it ends"))
+    };
+    let (code, out, err) = check(skew, &[]);
+    assert_eq!(code, 1, "{err}");
+    assert!(out.starts_with("G2: T1 of process 0 "), "{out}");
+    assert_eq!(err, "2 transactions, 2 committed and 0 of unknown outcome: not strict_serializable\n");
+    let (code, out, err) = check(skew, &["--level", "snapshot", "-o", "json"]);
+    assert_eq!((code, out.trim()), (0, "[]"), "{err}");
+    let (code, _, err) = check("{}", &[]);
+    assert_eq!(code, 65);
+    assert!(err.starts_with("trandb: -: line 1: missing field `type`"), "{err}");
+    assert_eq!(run(&["check", "/nowhere/at/all"]).0, 74);
+    assert_eq!(run(&["check", "-", "--level", "mostly"]).0, 2);
+}

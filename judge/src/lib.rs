@@ -17,6 +17,8 @@ mod cycles;
 mod graph;
 mod history;
 mod level;
+mod lists;
+mod recorder;
 mod registers;
 mod seen;
 mod transactions;
@@ -24,6 +26,8 @@ mod versions;
 
 pub use history::{Event, History, Kind, Malformed, Micro, Seen};
 pub use level::Level;
+pub use lists::{Lists, list_from_value, list_to_value};
+pub use recorder::Recorder;
 
 use std::fmt;
 

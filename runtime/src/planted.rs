@@ -1,7 +1,8 @@
-//! Faults planted on purpose, one at a time, so that the simulation can show that it finds them.
+//! Faults planted on purpose, one at a time, so that judges can show that they find them.
 //!
 //! Where a fault would be, the code asks [`is_planted`], which a release build answers with a constant no. The fault
-//! is chosen for the whole process before any node starts: a simulation is the only thing in its process.
+//! is chosen for the whole process before any node starts: a simulation is the only thing in its process, and a node of a
+//! debug build takes it from the variable `TRANDB_PLANT`.
 
 #[cfg(debug_assertions)]
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,14 +31,14 @@ pub enum Planted {
     StaleRouter,
     /// Once a link was dialed again, what is sent arrives over the old session too.
     DoubleSession,
-    /// A commit does not check what was read.
-    SkipReadValidation,
-    /// A read passes over what a prepared transaction is going to write without asking what became of it.
-    IgnoreIntent,
     /// An anchor that is asked later knows nothing of a commit.
     LoseAnchorRecord,
-    /// The other partitions of a commit install it as of the transaction's beginning.
-    ResolveEarly,
+    /// A transaction commits without a look at whether what it read has changed.
+    SkipValidation,
+    /// Readers pass over what a transaction is about to write, without asking whether it has been decided.
+    PassIntent,
+    /// All partitions of a commit but one are told a later timestamp.
+    ResolveWrongTimestamp,
 }
 
 /// All of them, by name.
@@ -52,10 +53,10 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("snapshot-without-last", Planted::SnapshotWithoutLast),
     ("stale-router", Planted::StaleRouter),
     ("double-session", Planted::DoubleSession),
-    ("skip-read-validation", Planted::SkipReadValidation),
-    ("ignore-intent", Planted::IgnoreIntent),
     ("lose-anchor-record", Planted::LoseAnchorRecord),
-    ("resolve-early", Planted::ResolveEarly),
+    ("skip-validation", Planted::SkipValidation),
+    ("pass-intent", Planted::PassIntent),
+    ("resolve-wrong-timestamp", Planted::ResolveWrongTimestamp),
 ];
 
 #[cfg(debug_assertions)]
@@ -65,6 +66,17 @@ static CHOSEN: AtomicU8 = AtomicU8::new(0);
 #[cfg(debug_assertions)]
 pub fn plant(fault: Planted) {
     CHOSEN.store(fault as u8, Ordering::Relaxed);
+}
+
+/// Plants the one of that name; false if there is none, or this is a release build.
+pub fn plant_named(name: &str) -> bool {
+    #[cfg(debug_assertions)]
+    if let Some((_, fault)) = PLANTED.iter().find(|(known, _)| *known == name) {
+        plant(*fault);
+        return true;
+    }
+    let _ = name;
+    false
 }
 
 /// Whether this one is planted.

@@ -89,7 +89,7 @@ impl Chases {
     /// Whether a read at `at` may pass over what the transaction is going to write; the latest read may if the
     /// transaction was found undecided after the read had come, which was before the push numbered `since`.
     pub(super) fn passes(&self, txn: TxnId, at: Option<Timestamp>, since: u64) -> bool {
-        if is_planted(Planted::IgnoreIntent) {
+        if is_planted(Planted::PassIntent) {
             return true;
         }
         let Some(pushed) = self.open.get(&txn).and_then(|chase| chase.pushed) else { return false };

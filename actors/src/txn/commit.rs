@@ -26,6 +26,9 @@ const EXTEND: Duration = Duration::from_secs(1);
 /// How long the other partitions of a commit are told of it, before the anchor's leader takes that over.
 const TELL_MAX: Duration = Duration::from_secs(10);
 
+/// See [`Planted::ResolveWrongTimestamp`].
+const WRONG_MS: u64 = 50;
+
 /// A commit that was not done, or not surely.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -69,8 +72,8 @@ pub(super) async fn commit(
         let error = Error::unavailable("the partition map is not known yet");
         return Err(Failed { aborted: Some(error.message.clone()), error });
     };
-    if is_planted(Planted::SkipReadValidation) {
-        forget_reads(&mut plan);
+    if is_planted(Planted::SkipValidation) {
+        skip_validation(&mut plan);
     }
     let (kind, result) = match plan {
         Plan::Nothing => ("read", Ok(core.read_at())),
@@ -90,14 +93,14 @@ pub(super) async fn commit(
     result
 }
 
-/// Leaves only the writes of a commit.
-fn forget_reads(plan: &mut Plan) {
-    let effects: Vec<&mut Effects> = match plan {
-        Plan::Nothing => Vec::new(),
+/// See [`Planted::SkipValidation`].
+fn skip_validation(plan: &mut Plan) {
+    let all = match plan {
+        Plan::Nothing => return,
         Plan::One(_, effects) => vec![effects],
         Plan::Several { parts, .. } => parts.values_mut().flatten().collect(),
     };
-    for effects in effects {
+    for effects in all {
         effects.reads.clear();
         effects.ranges.clear();
     }
@@ -211,7 +214,11 @@ impl Commit<'_> {
         }
         tokio::spawn(async move {
             match committed {
-                Some(at) => database.finish_commit(txn, anchor, others, at, TELL_MAX).await,
+                Some(at) => {
+                    let wrong = is_planted(Planted::ResolveWrongTimestamp);
+                    let at = if wrong { at.plus_millis(WRONG_MS) } else { at };
+                    database.finish_commit(txn, anchor, others, at, TELL_MAX).await;
+                }
                 None => drop(database.tell(txn, &others, None, TELL_MAX).await),
             }
         });
@@ -351,7 +358,6 @@ impl Database {
         within: Duration,
     ) -> Result<(), Error> {
         let request = RequestContext { deadline: Instant::now() + within, trace: None };
-        let committed = committed.map(|at| if is_planted(Planted::ResolveEarly) { txn.begin } else { at });
         let steps = partitions
             .iter()
             .map(|&partition| self.txn_step(partition, TxnStep::Resolve { txn, committed }, &request));

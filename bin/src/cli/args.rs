@@ -1,6 +1,6 @@
 //! The shape of the command line.
 
-use super::{bench, cluster, config, data, local, repl, txn};
+use super::{bench, check, cluster, config, data, local, repl, soak, txn};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Talk to a TranDB cluster: keys, cluster state, benchmarks, a local cluster to try.
@@ -56,6 +56,10 @@ pub(crate) enum Command {
     Online(Online),
     /// Start a cluster on this machine and stop it with ctrl-c.
     Local(local::Args),
+    /// Judge a recorded history of transactions; exit 1 if no database that keeps its promise could have had it.
+    Check(check::Args),
+    /// Start a cluster on this machine, kill and pause its nodes while clients work, and judge what they were told.
+    Soak(soak::Args),
     /// Measure throughput and latency.
     Bench(bench::Args),
     /// An interactive prompt with history.

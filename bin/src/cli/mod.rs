@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod check;
 mod cluster;
 mod config;
 mod data;
@@ -11,7 +12,9 @@ mod failure;
 mod local;
 mod output;
 mod place;
+mod processes;
 mod repl;
+mod soak;
 mod txn;
 
 use args::{Cli, Command};
@@ -44,6 +47,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Repl(args) => repl::run(&cli.global, args),
         Command::Bench(args) => bench::run(&cli.global, args),
         Command::Local(args) => local::run(args),
+        Command::Soak(args) => soak::run(args),
+        Command::Check(args) => {
+            let mut out = std::io::stdout().lock();
+            let code = check::run(&args, cli.global.output, &mut out)?;
+            out.flush()?;
+            Ok(code)
+        }
         Command::Config(command) => {
             let mut out = std::io::stdout().lock();
             let code = config::run(command, &cli.global, &mut out)?;

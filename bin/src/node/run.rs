@@ -57,6 +57,10 @@ where
         Err(error) => return refuse(&error),
     };
     process::log_panics();
+    if let Ok(fault) = std::env::var("TRANDB_PLANT") {
+        let planted = trandb_runtime::planted::plant_named(&fault);
+        tracing::warn!(fault, planted, "a fault was to be planted, for tests of the tests");
+    }
     process::raise_file_limit(&config);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if config.node.threads > 0 {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use trandb_runtime::planted::PLANTED;
+use trandb_runtime::planted::{PLANTED, plant_named};
 use trandb_sim::coverage::Coverage;
 use trandb_sim::entries::Entries;
 use trandb_sim::fault::FAULTS;
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         return ExitCode::from(USAGE);
     };
     if let Some(name) = &arguments.plant
-        && !plant(name)
+        && !plant_named(name)
     {
         eprintln!("error: nothing of that name can be planted in this build: {name}");
         return ExitCode::from(USAGE);
@@ -148,19 +148,6 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--trace")).collect();
     println!("verdict    violated; again with: trandb-sim {}", again.join(" "));
     ExitCode::from(VIOLATED)
-}
-
-/// Plants a fault, if this build can.
-#[cfg(debug_assertions)]
-fn plant(name: &str) -> bool {
-    let found = PLANTED.iter().find(|(known, _)| *known == name);
-    found.map(|(_, fault)| trandb_runtime::planted::plant(*fault)).is_some()
-}
-
-/// A release build has none.
-#[cfg(not(debug_assertions))]
-fn plant(_: &str) -> bool {
-    false
 }
 
 fn list() {
