@@ -114,6 +114,16 @@ impl Plan {
         });
     }
 
+    /// Has all faults of the plan be this one; none where the cluster is too small for it.
+    pub fn only_fault(&mut self, fault: Fault) {
+        if self.nodes < fault.nodes_min {
+            self.faults.clear();
+        }
+        for planned in &mut self.faults {
+            planned.fault = fault;
+        }
+    }
+
     /// Leaves out the workloads of these names.
     pub fn without_workloads(&mut self, names: &BTreeSet<String>) {
         self.workloads.retain(|&place| !names.contains(WORKLOADS[place].name));

@@ -41,6 +41,9 @@ struct Arguments {
     /// Leave this fault of the plan out, by its number.
     #[arg(long, value_name = "NUMBER")]
     without_fault: Vec<usize>,
+    /// Have every fault of the plan be this one.
+    #[arg(long, value_name = "NAME")]
+    only_fault: Option<String>,
     /// Leave this workload of the plan out.
     #[arg(long, value_name = "NAME")]
     without_workload: Vec<String>,
@@ -84,10 +87,22 @@ fn main() -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let mut plan = Plan::draw(arguments.seed, scenario.nodes);
+    if let Some(name) = &arguments.only_fault {
+        let Some(fault) = FAULTS.iter().find(|fault| fault.name == name) else {
+            eprintln!("error: no such fault: {name}");
+            return ExitCode::from(USAGE);
+        };
+        plan.only_fault(*fault);
+    }
     plan.without_faults(&arguments.without_fault.iter().copied().collect());
     plan.without_workloads(&arguments.without_workload.iter().cloned().collect());
-    let planted = arguments.plant.iter().map(|name| format!("--plant={name}")).collect();
-    let sweep = Sweep { scenario: scenario.name.to_owned(), jobs: arguments.jobs, arguments: planted };
+    let planted = arguments.plant.iter().map(|name| format!("--plant={name}"));
+    let only = arguments.only_fault.iter().map(|name| format!("--only-fault={name}"));
+    let sweep = Sweep {
+        scenario: scenario.name.to_owned(),
+        jobs: arguments.jobs,
+        arguments: planted.chain(only).collect(),
+    };
     match &arguments.seeds {
         Some(seeds) => sweep.run(seeds.clone()),
         None if arguments.minimise => sweep.minimise(arguments.seed, &plan),

@@ -3,6 +3,7 @@
 
 use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
+use std::time::Duration;
 use tokio::time::sleep;
 
 /// The fault. What it is about is who hears whom, so it comes before and after others of the network.
@@ -24,7 +25,9 @@ async fn inflict(cluster: Cluster, strike: Strike) {
     for &node in blind {
         cluster.part(leader, node);
     }
-    sleep(cluster.host(leader).lease() * 2).await;
+    // They ask for votes once their own lease is over, at first often and then ever more seldom.
+    let asking = Duration::from_millis(strike.random % 400);
+    sleep(cluster.host(leader).lease() + asking).await;
     for &node in restarted {
         cluster.crash(node).await;
     }
