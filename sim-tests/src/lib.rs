@@ -23,6 +23,7 @@ pub mod entries;
 pub mod fault;
 pub mod history;
 pub mod host;
+pub mod hunt;
 pub mod invariant;
 pub mod listen;
 pub mod liveness;

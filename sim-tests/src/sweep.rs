@@ -38,28 +38,12 @@ struct Ended {
 
 impl Sweep {
     /// Runs all these seeds, shows what failed and what was covered. Success when none failed.
-    #[allow(clippy::disallowed_methods, reason = "waits for processes, outside of any simulation")]
     pub fn run(&self, seeds: Range<u64>) -> ExitCode {
         let began = uptime();
-        let (mut next, total) = (seeds.start, seeds.end - seeds.start);
-        let mut running: Vec<(u64, Child, std::fs::File)> = Vec::new();
+        let total = seeds.end - seeds.start;
         let (mut done, mut failed) = (0u64, Vec::new());
         let (mut covered, mut simulated) = (BTreeMap::<String, (u64, u64)>::new(), 0f64);
-        while next < seeds.end || !running.is_empty() {
-            while running.len() < self.jobs.max(1) && next < seeds.end {
-                match self.start(next, &BTreeSet::new(), &BTreeSet::new()) {
-                    Ok((child, output)) => running.push((next, child, output)),
-                    Err(error) => {
-                        eprintln!("error: cannot start a run: {error}");
-                        return ExitCode::from(2);
-                    }
-                }
-                next += 1;
-            }
-            let Some(ended) = take_ended(&mut running) else {
-                std::thread::sleep(LOOK);
-                continue;
-            };
+        let started = self.each(seeds, |ended| {
             done += 1;
             simulated += seconds(&ended.output);
             for (path, count) in paths(&ended.output) {
@@ -75,6 +59,9 @@ impl Sweep {
                 eprint!("\r{done} of {total} seeds, {} failed ", failed.len());
                 let _ = std::io::stderr().flush();
             }
+        });
+        if let Err(code) = started {
+            return code;
         }
         let wall = (uptime() - began).max(f64::EPSILON);
         println!(
@@ -86,9 +73,47 @@ impl Sweep {
             println!("{COVERED}{path}: {times} times, in {runs} runs");
         }
         for seed in &failed {
-            println!("again with: trandb-sim --scenario {} --seed {seed}", self.scenario);
+            let more = self.arguments.join(" ");
+            println!("again with: trandb-sim --scenario {} --seed {seed} {more}", self.scenario);
         }
         ExitCode::from(u8::from(!failed.is_empty()))
+    }
+
+    /// Plants this fault and runs all these seeds; answers those that found it, in order.
+    ///
+    /// # Errors
+    /// The exit code when a run cannot be started.
+    pub fn hunt(&self, planted: &str, seeds: Range<u64>) -> Result<Vec<u64>, ExitCode> {
+        let mut sweep = self.clone();
+        sweep.arguments.push(format!("--plant={planted}"));
+        let mut found = Vec::new();
+        sweep.each(seeds, |ended| found.extend((!ended.ok).then_some(ended.seed)))?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Runs all these seeds and hands on how each ended.
+    #[allow(clippy::disallowed_methods, reason = "waits for processes, outside of any simulation")]
+    fn each(&self, seeds: Range<u64>, mut ended: impl FnMut(Ended)) -> Result<(), ExitCode> {
+        let mut next = seeds.start;
+        let mut running: Vec<(u64, Child, std::fs::File)> = Vec::new();
+        while next < seeds.end || !running.is_empty() {
+            while running.len() < self.jobs.max(1) && next < seeds.end {
+                match self.start(next, &BTreeSet::new(), &BTreeSet::new()) {
+                    Ok((child, output)) => running.push((next, child, output)),
+                    Err(error) => {
+                        eprintln!("error: cannot start a run: {error}");
+                        return Err(ExitCode::from(2));
+                    }
+                }
+                next += 1;
+            }
+            match take_ended(&mut running) {
+                Some(one) => ended(one),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+        Ok(())
     }
 
     /// Leaves out of a failing seed's plan what it fails without.

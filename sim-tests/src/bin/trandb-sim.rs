@@ -50,6 +50,9 @@ struct Arguments {
     /// Plant a fault in the nodes, to see it found; debug builds only. `--list` names them.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
+    /// Plant one fault after the other and say how many of `--seeds` find each; debug builds only.
+    #[arg(long, requires = "seeds", conflicts_with = "plant")]
+    hunt: bool,
     /// List the scenarios, faults and workloads.
     #[arg(long)]
     list: bool,
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         arguments: planted.chain(only).collect(),
     };
     match &arguments.seeds {
+        Some(seeds) if arguments.hunt => trandb_sim::hunt::run(&sweep, seeds),
         Some(seeds) => sweep.run(seeds.clone()),
         None if arguments.minimise => sweep.minimise(arguments.seed, &plan),
         None => one(&arguments, scenario, &plan),

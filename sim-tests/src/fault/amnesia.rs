@@ -15,9 +15,18 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |cluster, strike| -> Work { Box::pin(inflict(cluster, strike)) },
 };
 
+/// Seldom do the votes come while the lease is still good.
+const ROUNDS: u64 = 3;
+
 async fn inflict(cluster: Cluster, strike: Strike) {
-    let leader = cluster.leader_of(strike.random as usize).await.unwrap_or(strike.node);
-    let nodes = cluster.nodes();
+    for round in 0..ROUNDS {
+        once(&cluster, Strike { random: strike.random.rotate_left(round as u32 * 13), ..strike }).await;
+    }
+}
+
+async fn once(cluster: &Cluster, strike: Strike) {
+    let leader = leader(cluster, strike.random as usize).await.unwrap_or(strike.node);
+    let (nodes, lease) = (cluster.nodes(), cluster.host(leader).lease());
     let mut others: Vec<usize> = (0..nodes).filter(|&node| node != leader).collect();
     others.rotate_left((strike.random >> 32) as usize % (nodes - 1));
     // The leader and those that restart are a majority, and so are all but the leader.
@@ -25,9 +34,9 @@ async fn inflict(cluster: Cluster, strike: Strike) {
     for &node in blind {
         cluster.part(leader, node);
     }
-    // They ask for votes once their own lease is over, at first often and then ever more seldom.
-    let asking = Duration::from_millis(strike.random % 400);
-    sleep(cluster.host(leader).lease() + asking).await;
+    // They ask for votes from the end of their own lease on, at first often and then ever more seldom.
+    let asking = Duration::from_millis(strike.random % 200);
+    sleep(lease * 9 / 10 + asking).await;
     for &node in restarted {
         cluster.crash(node).await;
     }
@@ -35,6 +44,23 @@ async fn inflict(cluster: Cluster, strike: Strike) {
     for &node in restarted {
         cluster.bounce(node).await;
     }
-    sleep(strike.lasts).await;
+    // Long enough for another leader, and for whoever still asks this one.
+    sleep(lease * 2).await;
     cluster.heal(leader);
+    sleep(strike.lasts / ROUNDS as u32).await;
+}
+
+/// The leader of some group, and not of the system group where there is a choice: without timestamps nobody else could
+/// write anything that it should know of.
+async fn leader(cluster: &Cluster, group: usize) -> Option<usize> {
+    const LOOKS: usize = 4;
+    let system = cluster.leader_of(0).await;
+    let mut found = None;
+    for group in group..group.saturating_add(LOOKS) {
+        found = cluster.leader_of(group).await;
+        if found != system {
+            break;
+        }
+    }
+    found
 }
