@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use trandb_client::{Client, Error};
+use trandb_client::{Client, Error, NodeId};
 use turmoil::Sim;
 
 /// Bytes are cut into segments of this many writes at the most before a sender waits; turmoil counts segments.
@@ -180,12 +180,22 @@ impl Cluster {
 
     /// The node that leads a group, as the first node that answers believes; groups are counted in a circle.
     pub async fn leader_of(&self, group: usize) -> Option<usize> {
+        let groups = self.groups().await?;
+        groups.get(group % groups.len().max(1))?.leader
+    }
+
+    /// All groups, the system group first, as the first node that answers sees them.
+    pub async fn groups(&self) -> Option<Vec<Group>> {
+        // Founders' ids are their places in the list of seeds.
+        let place = |id: NodeId| (id.0 as usize).checked_sub(1).filter(|&node| node < self.nodes());
         for node in 0..self.nodes() {
-            let client = self.client(node, group as u64).ok()?.with_timeout(Duration::from_millis(300));
+            let client = self.client(node, node as u64).ok()?.with_timeout(Duration::from_millis(300));
             if let Ok(view) = client.cluster_status().await {
-                let leader = view.partitions.get(group % view.partitions.len().max(1))?.leader?;
-                // Founders' ids are their places in the list of seeds.
-                return (leader.0 as usize).checked_sub(1).filter(|&node| node < self.nodes());
+                let groups = view.partitions.iter().map(|group| Group {
+                    leader: group.leader.and_then(place),
+                    replicas: group.replicas.iter().copied().filter_map(place).collect(),
+                });
+                return Some(groups.collect());
             }
         }
         None
@@ -254,6 +264,15 @@ impl Cluster {
         self.orders.borrow_mut().push_back((order, done));
         told.await.expect("the crew outlives every simulated host");
     }
+}
+
+/// A replica group as a scenario sees it.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The node that leads it, if one is known to.
+    pub leader: Option<usize>,
+    /// The nodes that have a replica.
+    pub replicas: Vec<usize>,
 }
 
 /// The simulated host of a node's clients, one of each workload.

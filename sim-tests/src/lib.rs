@@ -5,11 +5,11 @@
 //!   run ──▶ Plan (from the seed) ──▶ scenario ──orders──▶ Cluster: crash, power back on
 //!                                       │                    │
 //!                                       │ partition, heal    ├─ n1 n2 n3: Host = node + disk + engine
-//!                                       ▼                    └─ c1 c2 c3: workload, one client per node
+//!                                       ▼                    └─ c1 c2 c3: clients of all workloads, one per node
 //!                                     History ──▶ checker ──▶ Outcome, with the Trace's hash
 //! ```
 //!
-//! A scenario is one file in [`scenario`] and one line in its list; so will be a fault or a workload.
+//! A scenario is one file in [`scenario`] and one line in its list; so is a fault, a workload or an invariant.
 //!
 //! Caveats. One simulation per process: entropy and clocks are pinned process-wide by `mad-turmoil`, and
 //! `ractor` keeps its names and ids per process. The simulated TCP does not retransmit, so a partition breaks

@@ -47,3 +47,22 @@ fn a_leader_that_votes_no_more_issues_nothing() {
         assert!(ok, "{report}");
     }
 }
+
+/// Those that most seeds find; a few of them must, or nothing that holds means anything. Release builds plant nothing.
+#[test]
+#[cfg(debug_assertions)]
+fn planted_faults_are_found() {
+    for planted in ["ack-before-sync", "double-session", "resolve-wrong-timestamp"] {
+        let (ok, report) = simulate(&["--seeds", "1..8", "--plant", planted]);
+        assert!(!ok, "{planted} was not found: {report}");
+    }
+}
+
+/// Of the faults that storms seldom have many of, one each, and nothing else.
+#[test]
+fn single_faults_hold() {
+    for fault in ["amnesia", "pause", "full-disk", "io-error", "clock-drift"] {
+        let (ok, report) = simulate(&["--seed", "17", "--only-fault", fault]);
+        assert!(ok, "{fault}: {report}");
+    }
+}

@@ -25,12 +25,12 @@ async fn inflict(cluster: Cluster, strike: Strike) {
 }
 
 async fn once(cluster: &Cluster, strike: Strike) {
-    let leader = leader(cluster, strike.random as usize).await.unwrap_or(strike.node);
-    let (nodes, lease) = (cluster.nodes(), cluster.host(leader).lease());
-    let mut others: Vec<usize> = (0..nodes).filter(|&node| node != leader).collect();
-    others.rotate_left((strike.random >> 32) as usize % (nodes - 1));
+    let Some((leader, mut others)) = choose(cluster, strike.random as usize).await else { return };
+    let lease = cluster.host(leader).lease();
+    let places = others.len();
+    others.rotate_left((strike.random >> 32) as usize % places);
     // The leader and those that restart are a majority, and so are all but the leader.
-    let (blind, restarted) = others.split_at((nodes - 1) / 2);
+    let (blind, restarted) = others.split_at(places / 2);
     for &node in blind {
         cluster.part(leader, node);
     }
@@ -45,22 +45,20 @@ async fn once(cluster: &Cluster, strike: Strike) {
         cluster.bounce(node).await;
     }
     // Long enough for another leader, and for whoever still asks this one.
-    sleep(lease * 2).await;
+    sleep(lease * 3).await;
     cluster.heal(leader);
     sleep(strike.lasts / ROUNDS as u32).await;
 }
 
-/// The leader of some group, and not of the system group where there is a choice: without timestamps nobody else could
-/// write anything that it should know of.
-async fn leader(cluster: &Cluster, group: usize) -> Option<usize> {
-    const LOOKS: usize = 4;
-    let system = cluster.leader_of(0).await;
-    let mut found = None;
-    for group in group..group.saturating_add(LOOKS) {
-        found = cluster.leader_of(group).await;
-        if found != system {
-            break;
-        }
-    }
-    found
+/// The leader of some group with three replicas or more, and where the others are. Not the system group's leader where
+/// there is a choice: without timestamps nobody else could write anything that it should know of.
+async fn choose(cluster: &Cluster, from: usize) -> Option<(usize, Vec<usize>)> {
+    let mut groups = cluster.groups().await?;
+    let system = groups.first()?.leader;
+    let turn = from % groups.len();
+    groups.rotate_left(turn);
+    groups.retain(|group| group.leader.is_some() && group.replicas.len() >= 3);
+    let chosen = groups.iter().find(|group| group.leader != system).or(groups.first())?;
+    let leader = chosen.leader?;
+    Some((leader, chosen.replicas.iter().copied().filter(|&node| node != leader).collect()))
 }

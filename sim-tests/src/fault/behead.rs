@@ -17,8 +17,8 @@ pub(super) const FAULT: Fault = Fault {
 const SYSTEM: usize = 0;
 
 async fn inflict(cluster: Cluster, strike: Strike) {
-    // The system group, which the others get their timestamps from, as often as all of those together.
-    let group = if strike.random.is_multiple_of(2) { SYSTEM } else { (strike.random / 2) as usize };
+    // The system group, which the others get their timestamps from, more often than any one of them.
+    let group = if strike.random.is_multiple_of(3) { SYSTEM } else { (strike.random / 3) as usize };
     let node = cluster.leader_of(group).await.unwrap_or(strike.node);
     cluster.isolate(node);
     sleep(strike.lasts).await;
