@@ -153,9 +153,11 @@ impl Actor for GroupActor {
             timing.kept_entries,
         );
         let pristine = log.is_pristine();
-        let network = PeerNetwork::new(context.hub.clone(), id);
+        let network = PeerNetwork::new(context.hub.clone(), context.heartbeats.clone(), id);
         let state = StateMachine::new(machine.applier());
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
+        // All groups of the node beat together: see `BeatsActor`.
+        raft.runtime_config().heartbeat(false);
         let stood_in = if pristine { 0 } else { raft.metrics().borrow_watched().current_term };
         if let (Some(founders), true) = (&founders, pristine) {
             let members: BTreeMap<u64, ()> = founders.iter().map(|node| (node.0, ())).collect();
