@@ -245,6 +245,9 @@ impl Database {
                         hint = other.filter(|&other| other != leader);
                         Error::unavailable(format!("{leader} does not lead {partition}"))
                     }
+                    // This node has lost touch with the others, so it will not hear of another leader either.
+                    Ok(Answer::CutOff(error)) if leader == self.context.node => return Err(error),
+                    Ok(Answer::CutOff(error)) => error,
                     Ok(Answer::Failed(error)) if error.is_retryable() => error,
                     Ok(Answer::Failed(error)) => return Err(error),
                     Err(error) => self.judge(error, leader, call)?,

@@ -8,6 +8,7 @@
 //! timeout. They rest for as long as this node leads it or its leader's heartbeats come.
 
 use crate::context::NodeContext;
+use crate::partition::{LocalPartition, PartitionMessage, is_cut_off};
 use futures_util::future::join_all;
 use ractor::concurrency::oneshot;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -80,10 +81,10 @@ impl Beats {
         let mut leading = Vec::new();
         for (id, raft) in groups {
             let leads = raft.metrics().borrow_watched().state == ServerState::Leader;
-            let followed =
-                self.heard.get(&id).is_some_and(|heard| heard.elapsed() <= self.interval + LATE);
+            let followed = self.heard.get(&id).is_some_and(|heard| heard.elapsed() <= self.interval + LATE);
             raft.runtime_config().tick(!leads && !followed);
             if leads {
+                self.tell_if_cut_off(id, &raft);
                 leading.push(raft);
             }
         }
@@ -99,6 +100,17 @@ impl Beats {
             }))
             .await;
         });
+    }
+
+    /// Raft does not step down by itself, so whoever waits for its leader is told here.
+    fn tell_if_cut_off(&self, id: PartitionId, raft: &Raft) {
+        if !is_cut_off(raft, self.context.lease()) {
+            return;
+        }
+        if let Some(actor) = self.context.partition(id) {
+            // One that died meanwhile has dropped whoever waited.
+            let _ = actor.cast(PartitionMessage::Local(LocalPartition::CutOff));
+        }
     }
 
     fn received(&mut self, call: BeatsCall, reply: Reply<BeatsAnswer>) {
