@@ -7,6 +7,8 @@
 
 mod beats;
 mod group;
+mod membership;
+mod receiving;
 mod system;
 
 pub use group::{GroupActor, GroupArguments, Machine};
