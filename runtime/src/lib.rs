@@ -8,6 +8,7 @@ pub mod engine;
 pub mod net;
 pub mod peer;
 pub mod planted;
+mod priority;
 pub mod raft;
 pub mod random;
 pub mod rpc;
