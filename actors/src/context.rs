@@ -20,7 +20,7 @@ use trandb_runtime::clock::Clock;
 use trandb_runtime::config::Config;
 use trandb_runtime::engine;
 use trandb_runtime::peer::PeerHub;
-use trandb_runtime::raft::{LogSink, Raft, RaftMessage};
+use trandb_runtime::raft::{Heartbeats, LogSink, Raft, RaftMessage};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::WalReader;
 
@@ -34,6 +34,8 @@ pub struct NodeContext {
     pub config: Arc<Config>,
     /// Its links to other nodes.
     pub hub: PeerHub,
+    /// Its groups' heartbeats to them.
+    pub heartbeats: Heartbeats,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Random numbers.
@@ -109,6 +111,14 @@ impl NodeContext {
     /// The system group's Raft, once it runs.
     pub fn system_raft(&self) -> Option<Raft> {
         (**self.system_raft.load()).clone()
+    }
+
+    /// The Raft of a group with a replica here.
+    pub(crate) fn raft(&self, id: PartitionId) -> Option<Raft> {
+        if id.is_system() {
+            return self.system_raft();
+        }
+        self.local.load().get(&id)?.raft()
     }
 
     /// Who leads a group, as far as this node has heard.

@@ -14,5 +14,7 @@ pub mod replica;
 mod retention;
 pub mod router;
 mod supervise;
+#[cfg(test)]
+mod testing;
 pub mod txn;
 pub mod wal;

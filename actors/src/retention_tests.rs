@@ -1,40 +1,21 @@
 //! A node under a load on one key, while all other groups are idle.
 
 use crate::database::RequestContext;
-use crate::node::{self, Doors, NodeOptions, StorageDoor};
+use crate::node::{self, NodeOptions};
+use crate::testing::{self, write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::command::{Condition, Write};
 use trandb_cluster::wire::KeyOp;
-use trandb_cluster::{EncodedKey, InstanceId, KeyspaceId};
-use trandb_runtime::config::Config;
-use trandb_runtime::datadir::Identity;
 use trandb_runtime::disk::{Disk, SimDisk};
-use trandb_runtime::engine::MemoryEngine;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 fn options(disk: &SimDisk) -> NodeOptions {
-    let mut config = Config::default();
-    config.node.partitions = 4;
-    config.native.addr = "127.0.0.1:0".into();
-    config.peer.addr = "127.0.0.1:0".into();
-    config.http.addr = "127.0.0.1:0".into();
-    config.storage.wal_segment_bytes = SEGMENT_BYTES;
-    config.storage.checkpoint_log_bytes = SEGMENT_BYTES;
-    let doors =
-        Doors { metrics: Arc::new(String::new), version: "test".to_owned(), commit: "test".to_owned() };
-    let identity = Identity { instance: InstanceId(5), node: None, cluster: None };
-    NodeOptions {
-        storage: StorageDoor::Given {
-            disk: Arc::new(disk.clone()),
-            engine: Arc::new(MemoryEngine::new()),
-            identity: Arc::new(Mutex::new(identity)),
-        },
-        ..NodeOptions::real(config, doors)
-    }
+    testing::options(disk, |config| {
+        config.storage.wal_segment_bytes = SEGMENT_BYTES;
+        config.storage.checkpoint_log_bytes = SEGMENT_BYTES;
+    })
 }
 
 /// Sequence numbers of the log's segments.
@@ -48,25 +29,17 @@ fn segments(disk: &SimDisk) -> Vec<u64> {
 async fn idle_groups_do_not_keep_old_segments_alive() {
     let disk = SimDisk::new();
     let node = node::start(options(&disk)).await.unwrap_or_else(|error| panic!("{error}"));
-    let write = |key: String, bytes: usize| {
-        let key = EncodedKey::from_parts(KeyspaceId::DEFAULT, key.as_bytes());
-        KeyOp::Write(Write { key, value: Some(vec![b'v'; bytes].into()), condition: Condition::Any })
-    };
     let execute = async |ops: Vec<KeyOp>| {
         let context = RequestContext { deadline: Instant::now() + Duration::from_secs(20), trace: None };
         for reply in node.database().execute(ops, &context).await {
             reply.result.unwrap_or_else(|error| panic!("{error}"));
         }
     };
-    let founded = Instant::now() + Duration::from_secs(30);
-    while !node.database().readiness().ready {
-        assert!(Instant::now() < founded, "{:?}", node.database().readiness());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    testing::wait_ready(&node).await;
     // Every partition gets something to hold on to.
-    execute((0..64).map(|key| write(format!("idle {key}"), 10)).collect()).await;
+    execute((0..64).map(|key| write(&format!("idle {key}"), 10)).collect()).await;
     for _ in 0..600 {
-        execute(vec![write("busy".to_owned(), 8 << 10)]).await;
+        execute(vec![write("busy", 8 << 10)]).await;
     }
     let written = *segments(&disk).last().unwrap();
     assert!(written > 60, "{written} segments were written");

@@ -9,6 +9,7 @@ pub mod net;
 pub mod pace;
 pub mod peer;
 pub mod planted;
+mod priority;
 pub mod raft;
 pub mod random;
 pub mod rpc;

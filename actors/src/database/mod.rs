@@ -4,6 +4,8 @@
 //! surely not done is tried again, while a new leader is awaited, for as long as `limits.leader_wait_ms`
 //! and the deadline allow. A write that may have been done is never tried again: its outcome is `unknown`.
 
+#[cfg(test)]
+mod large_tests;
 mod scan;
 mod txn;
 mod verify;
@@ -245,6 +247,9 @@ impl Database {
                         hint = other.filter(|&other| other != leader);
                         Error::unavailable(format!("{leader} does not lead {partition}"))
                     }
+                    // This node has lost touch with the others, so it will not hear of another leader either.
+                    Ok(Answer::CutOff(error)) if leader == self.context.node => return Err(error),
+                    Ok(Answer::CutOff(error)) => error,
                     Ok(Answer::Failed(error)) if error.is_retryable() => error,
                     Ok(Answer::Failed(error)) => return Err(error),
                     Err(error) => self.judge(error, leader, call)?,

@@ -45,6 +45,7 @@ use trandb_cluster::system::{NodeAddresses, NodeInfo};
 use trandb_cluster::{InstanceId, NodeId, PartitionId};
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::{PeerHub, PeerOptions};
+use trandb_runtime::raft::Heartbeats;
 
 /// Where a node's doors are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         node: place.me,
         instance,
         hub: hub.clone(),
+        heartbeats: Heartbeats::new(hub.clone()),
         clock: options.clock,
         random: options.random,
         engine: storage.engine(),

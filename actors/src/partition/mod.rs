@@ -224,6 +224,7 @@ impl Partition {
             LocalPartition::LocksDue => self.locks_due(),
             LocalPartition::ChaseAgain(txn) => self.chase_again(txn),
             LocalPartition::Finished(txn) => self.finished(txn),
+            LocalPartition::CutOff => self.refuse_cut_off(),
             LocalPartition::Confirmed(leads) => self.confirmed(leads),
             LocalPartition::Pause(reply) => {
                 self.writes.paused = true;
@@ -318,7 +319,7 @@ impl Partition {
             return Err(Refusal::NotLeader(leader));
         }
         if self.is_cut_off() {
-            return Err(Refusal::Failed(self.cut_off()));
+            return Err(self.cut_off());
         }
         Ok(())
     }
@@ -349,9 +350,22 @@ impl Partition {
         self.raft.as_ref().is_some_and(|raft| is_cut_off(raft, self.lease))
     }
 
-    fn cut_off(&self) -> Error {
+    fn cut_off(&self) -> Refusal {
         let silent = self.lease * CUT_OFF_LEASES;
-        Error::unavailable(format!("{} has heard from no majority of its replicas for {silent:?}", self.id))
+        let why = format!("{} has heard from no majority of its replicas for {silent:?}", self.id);
+        Refusal::CutOff(Error::unavailable(why))
+    }
+
+    /// Refuses what is surely not done and would otherwise wait until the others are back.
+    fn refuse_cut_off(&mut self) {
+        if !self.is_cut_off() {
+            return;
+        }
+        let refusal = self.cut_off();
+        self.writes.refuse_unstamped(&refusal);
+        for read in self.reads.take_unconfirmed() {
+            read.refuse(&refusal);
+        }
     }
 
     /// Sends the next batch for its timestamps if one may go.
@@ -370,6 +384,7 @@ impl Partition {
     fn granted(&mut self, grant: Result<Timestamp, Error>) {
         let Some(batch) = self.writes.granted() else { return };
         match (grant, &self.raft) {
+            _ if batch.is_empty() => {}
             (Ok(timestamp), Some(raft)) => {
                 self.writes.proposing(batch.sequence);
                 let floor = timestamp.minus_millis(self.context.config.storage.history_ms);
@@ -472,10 +487,6 @@ impl Partition {
             self.state.bytes(),
             self.writes.queued_bytes(),
         );
-        // What has no timestamp yet may wait for proposals that end only when the others are back.
-        if self.is_cut_off() {
-            self.writes.refuse_queued(&Refusal::Failed(self.cut_off()));
-        }
         self.tend_transactions();
         self.locks_due();
         self.start_checkpoint_if_due();
@@ -485,7 +496,7 @@ impl Partition {
 /// Whether this replica leads but has heard from no quorum for so long that the others may have another
 /// leader. Raft does not step down by itself, and a write proposed now would end as unknown at best; refused
 /// before it is proposed, it is surely not done.
-fn is_cut_off(raft: &Raft, lease: Duration) -> bool {
+pub(crate) fn is_cut_off(raft: &Raft, lease: Duration) -> bool {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     metrics.state == trandb_runtime::raft::ServerState::Leader

@@ -90,6 +90,13 @@ impl Reads {
         free.into_iter().map(|(_, parked)| parked).collect()
     }
 
+    /// Those whose reader waits for leadership to be confirmed. A round that runs may still end, for nobody.
+    pub(super) fn take_unconfirmed(&mut self) -> Vec<Parked> {
+        let mut unconfirmed = std::mem::take(&mut self.confirming);
+        unconfirmed.append(&mut self.next);
+        unconfirmed
+    }
+
     pub(super) fn take_held(&mut self) -> Vec<Parked> {
         std::mem::take(&mut self.held)
     }
@@ -123,6 +130,8 @@ impl Partition {
         }
         if self.lease_valid() || is_planted(Planted::ReadWhenDeposed) {
             self.answer(read);
+        } else if self.is_cut_off() {
+            read.refuse(&self.cut_off());
         } else {
             self.reads.next.push(read);
             self.confirm();

@@ -132,6 +132,7 @@ impl Queued {
 #[derive(Debug, Clone)]
 pub(super) enum Refusal {
     NotLeader(Option<NodeId>),
+    CutOff(Error),
     Failed(Error),
 }
 
@@ -139,6 +140,7 @@ impl Refusal {
     pub(super) fn answer<T>(&self) -> Answer<T> {
         match self {
             Self::NotLeader(leader) => Answer::NotLeader { leader: *leader },
+            Self::CutOff(error) => Answer::CutOff(error.clone()),
             Self::Failed(error) => Answer::Failed(error.clone()),
         }
     }
@@ -195,6 +197,11 @@ impl Batch {
             }
         };
         Bytes::from(wire::encode_sized(&command, bytes + ENCODED_OVERHEAD_BYTES))
+    }
+
+    /// Whether its callers were refused meanwhile.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count() == 0
     }
 
     pub(super) fn refuse(self, refusal: &Refusal) {
@@ -324,7 +331,21 @@ impl Writes {
         }
     }
 
-    /// Refuses everything that has no timestamp yet, so surely is not done.
+    /// Refuses everything that has no timestamp yet, so surely is not done. What timestamps were asked for stays as an
+    /// empty batch, to which they will be answered.
+    pub(super) fn refuse_unstamped(&mut self, refusal: &Refusal) {
+        if let Some(batch) = &mut self.granting {
+            let nobody = match &batch.work {
+                Work::Writes(_) => Work::Writes(Vec::new()),
+                Work::Steps(_) => Work::Steps(Vec::new()),
+            };
+            let work = std::mem::replace(&mut batch.work, nobody);
+            Batch { sequence: batch.sequence, work }.refuse(refusal);
+        }
+        self.refuse_queued(refusal);
+    }
+
+    /// Refuses everything that is in no batch yet.
     pub(super) fn refuse_queued(&mut self, refusal: &Refusal) {
         self.queued_bytes = 0;
         for queued in self.queue.drain(..) {
@@ -386,7 +407,7 @@ async fn propose_batch(
         let proposing = raft.client_write(proposal).instrument(batch.proposal_span());
         tokio::pin!(proposing);
         loop {
-            match tokio::time::timeout(context.lease() / 2, &mut proposing).await {
+            match tokio::time::timeout(context.lease() / 4, &mut proposing).await {
                 Ok(proposed) => break proposed,
                 Err(_) if is_cut_off(raft, context.lease()) => {
                     let error = format!("{partition} lost touch with its other replicas during the write");

@@ -1,24 +1,23 @@
 //! A replica group's actor: this node's member of a partition's Raft group. Raft's calls come in here, and
-//! whatever concerns the group rather than its keys: elections after a peer was lost, membership, leadership
-//! transfer, log truncation.
+//! whatever concerns the group rather than its keys: elections after a peer was lost and log truncation here, membership
+//! and leadership transfer in [`membership`](super::membership), snapshots in [`receiving`](super::receiving).
 
+use super::receiving::Receiving;
 use crate::context::NodeContext;
-use crate::partition::{LocalPartition, PartitionMessage, ReplicaState, SnapshotChunk};
+use crate::partition::{LocalPartition, PartitionMessage, ReplicaState};
 use crate::router::{Lead, RouterMessage};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use std::collections::{BTreeMap, BTreeSet};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::partition::{PartitionRestore, PartitionState};
-use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_cluster::{NodeId, PartitionId};
 use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
-    Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, SnapshotData, SnapshotPart, StateMachine,
+    Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, ServerState, StateMachine, WatchReceiver,
     raft_config, voters,
 };
-use trandb_runtime::raft::{ChangeMembers, ServerState, WatchReceiver};
 use trandb_runtime::rpc::Reply;
 
 /// How often the group looks at itself when nothing happens; a change of leader or term is told at once.
@@ -44,15 +43,6 @@ const STAGGER: Duration = Duration::from_millis(60);
 
 /// How often the router hears of an applied index that moved while nothing else changed.
 const APPLIED_NEWS: Duration = Duration::from_millis(500);
-
-/// How long a new member may take to catch up before a membership change is given up (and tried again).
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-
-/// How long a leadership transfer may take before the leader goes on.
-const TRANSFER_MAX: Duration = Duration::from_millis(800);
-
-/// Entries that a new member may be behind when it becomes a voter.
-const CATCH_UP_ENTRIES: u64 = 256;
 
 /// The actor. See the module.
 pub struct GroupActor;
@@ -91,17 +81,17 @@ impl Machine {
 
 /// What the actor owns.
 pub struct Group {
-    context: Arc<NodeContext>,
+    pub(super) context: Arc<NodeContext>,
     me: ActorRef<RaftMessage>,
-    id: PartitionId,
-    machine: Machine,
-    raft: Raft,
-    receiving: Option<Receiving>,
+    pub(super) id: PartitionId,
+    pub(super) machine: Machine,
+    pub(super) raft: Raft,
+    pub(super) receiving: Option<Receiving>,
     lost: Option<Lost>,
     seen: Lead,
     /// The last term in which this node voted for itself.
     stood_in: u64,
-    reconfiguring: Arc<tokio::sync::Semaphore>,
+    pub(super) reconfiguring: Arc<tokio::sync::Semaphore>,
     /// When the group's leader was last heard.
     heard: Instant,
     /// Until then this replica may have granted a lease that it has forgotten.
@@ -120,18 +110,6 @@ struct Lost {
     /// When this replica next stands for election.
     at: Instant,
     again: Duration,
-}
-
-struct Receiving {
-    transfer: u64,
-    next: u64,
-    restore: Restore,
-}
-
-enum Restore {
-    Nothing,
-    Data(Box<PartitionRestore>),
-    System(Vec<u8>),
 }
 
 impl Actor for GroupActor {
@@ -154,9 +132,11 @@ impl Actor for GroupActor {
             timing.kept_entries,
         );
         let pristine = log.is_pristine();
-        let network = PeerNetwork::new(context.hub.clone(), id);
+        let network = PeerNetwork::new(context.hub.clone(), context.heartbeats.clone(), id);
         let state = StateMachine::new(machine.applier());
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
+        // All groups of the node beat together: see `BeatsActor`.
+        raft.runtime_config().heartbeat(false);
         let stood_in = if pristine { 0 } else { raft.metrics().borrow_watched().current_term };
         if let (Some(founders), true) = (&founders, pristine) {
             let members: BTreeMap<u64, ()> = founders.iter().map(|node| (node.0, ())).collect();
@@ -421,222 +401,5 @@ impl Group {
             self.raft.trigger().elect(true).await?;
         }
         Ok(())
-    }
-
-    fn reconfigure(
-        &self,
-        voters: Vec<NodeId>,
-        learners: Vec<NodeId>,
-        reply: RpcReplyPort<Result<(), String>>,
-    ) {
-        let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else {
-            let _ = reply.send(Err("a membership change is under way".into()));
-            return;
-        };
-        let raft = self.raft.clone();
-        let id = self.id;
-        tokio::spawn(async move {
-            let _turn = turn;
-            let result = reconfigure(&raft, &voters, &learners).await;
-            match &result {
-                Ok(()) => tracing::info!(partition = %id, ?voters, ?learners, "membership changed"),
-                Err(error) => tracing::warn!(partition = %id, ?voters, error, "membership not changed"),
-            }
-            let _ = reply.send(result);
-        });
-    }
-
-    fn transfer(&self, to: NodeId, reply: RpcReplyPort<Result<(), String>>) {
-        let raft = self.raft.clone();
-        let context = self.context.clone();
-        let machine = self.machine.clone();
-        tokio::spawn(async move {
-            let result = transfer(&raft, &context, &machine, to).await;
-            let _ = reply.send(result);
-        });
-    }
-
-    fn receive(
-        &mut self,
-        part: SnapshotPart,
-        reply: Reply<
-            Result<Option<trandb_runtime::raft::SnapshotResponse<trandb_runtime::raft::TypeConfig>>, String>,
-        >,
-    ) {
-        let last = part.last;
-        let (vote, log_id, membership) = (part.vote, part.last_log_id, part.membership.clone());
-        let received = match self.add_part(part) {
-            Err(refusal) => {
-                self.receiving = None;
-                reply.send(Err(refusal));
-                return;
-            }
-            Ok(()) if !last => {
-                reply.send(Ok(None));
-                return;
-            }
-            Ok(()) => self.receiving.take().expect("a part was just added").restore,
-        };
-        let raft = self.raft.clone();
-        let id = self.id;
-        let context = self.context.clone();
-        tokio::spawn(async move {
-            let data: Box<dyn std::any::Any + Send> = match received {
-                Restore::Nothing => {
-                    reply.send(Err("the snapshot was empty".into()));
-                    return;
-                }
-                Restore::Data(restore) => match restore.finish() {
-                    Ok(state) => Box::<PartitionState>::new(state),
-                    Err(error) => {
-                        reply.send(Err(error.to_string()));
-                        return;
-                    }
-                },
-                Restore::System(bytes) => Box::new(bytes),
-            };
-            let snapshot = trandb_runtime::raft::Snapshot {
-                meta: trandb_runtime::raft::SnapshotMeta { last_log_id: log_id, last_membership: membership },
-                snapshot: SnapshotData::Received(data),
-            };
-            let result = raft.install_full_snapshot(vote, snapshot).await;
-            if result.is_ok() {
-                tracing::info!(partition = %id, index = log_id.map_or(0, |id| id.index), "snapshot installed");
-                context.gauges.snapshot_installed(id);
-            }
-            reply.send(result.map(Some).map_err(|error| error.to_string()));
-        });
-    }
-
-    fn add_part(&mut self, part: SnapshotPart) -> Result<(), String> {
-        if part.sequence == 0 {
-            self.receiving = Some(Receiving { transfer: part.transfer, next: 0, restore: Restore::Nothing });
-        }
-        let Some(receiving) = &mut self.receiving else { return Err("no snapshot is under way".into()) };
-        if (receiving.transfer, receiving.next) != (part.transfer, part.sequence) {
-            return Err(format!("part {} came where {} was due", part.sequence, receiving.next));
-        }
-        receiving.next += 1;
-        if self.id.is_system() {
-            receiving.restore = Restore::System(part.data.to_vec());
-            return Ok(());
-        }
-        let chunk: SnapshotChunk = wire::decode(&part.data).map_err(|error| error.message)?;
-        if let Some(header) = chunk.header {
-            receiving.restore = Restore::Data(Box::new(PartitionState::restore_from_snapshot(header)));
-        }
-        let Restore::Data(restore) = &mut receiving.restore else {
-            return Err("the first part has no header".into());
-        };
-        for version in chunk.versions {
-            restore.add(version);
-        }
-        Ok(())
-    }
-}
-
-async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
-    let known: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
-    };
-    for node in voters.iter().chain(learners).filter(|node| !known.contains(&node.0)) {
-        raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
-    }
-    let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-    let deadline = Instant::now() + CATCH_UP_MAX;
-    loop {
-        let behind = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let Some(replication) = &metrics.replication else {
-                return Err("not the leader any more".into());
-            };
-            let last = metrics.last_log_index.unwrap_or(0);
-            let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-            wanted.iter().copied().find(|id| {
-                let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
-                *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
-            })
-        };
-        match behind {
-            None => break,
-            Some(id) if Instant::now() > deadline => {
-                return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
-            }
-            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-    let now: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        metrics.borrow_watched().membership_config.voter_ids().collect()
-    };
-    if now != wanted {
-        raft.change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)
-            .await
-            .map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
-
-/// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
-async fn transfer(raft: &Raft, context: &NodeContext, machine: &Machine, to: NodeId) -> Result<(), String> {
-    let me = context.node.0;
-    if !raft.is_leader() {
-        return Err("not the leader".into());
-    }
-    pause(context, machine).await?;
-    let result = async {
-        raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
-        let metrics = raft.metrics();
-        let deadline = Instant::now() + TRANSFER_MAX;
-        loop {
-            let led_by = metrics.borrow_watched().current_leader;
-            if led_by.is_some_and(|leader| leader != me) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(format!("{to} did not take over within {TRANSFER_MAX:?}"));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    .await;
-    resume(context, machine);
-    result
-}
-
-async fn pause(context: &NodeContext, machine: &Machine) -> Result<(), String> {
-    match machine {
-        Machine::Data(replica) => {
-            let actor = replica.actor().ok_or("the partition is being rebuilt")?;
-            let pause = |reply| PartitionMessage::Local(LocalPartition::Pause(reply));
-            match actor.call(pause, Some(TRANSFER_MAX)).await {
-                Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
-                _ => {
-                    resume(context, machine);
-                    Err("operations in flight did not end in time".into())
-                }
-            }
-        }
-        Machine::System(_) => {
-            let pause = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Pause);
-            context.oracle(pause).map_err(|error| error.message)
-        }
-    }
-}
-
-fn resume(context: &NodeContext, machine: &Machine) {
-    match machine {
-        Machine::Data(replica) => {
-            if let Some(actor) = replica.actor() {
-                // A partition that died meanwhile begins unpaused.
-                let _ = actor.cast(PartitionMessage::Local(LocalPartition::Resume));
-            }
-        }
-        Machine::System(_) => {
-            let resume = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Resume);
-            let _ = context.oracle(resume);
-        }
     }
 }

@@ -1,11 +1,14 @@
 //! The replicas of this node: one supervisor, and per group with a replica here a [`GroupActor`] and, unless it
-//! is the system group, a [`PartitionActor`].
+//! is the system group, a [`PartitionActor`]; and one [`BeatsActor`] for the heartbeats of all of them.
 //!
 //! A partition's actor that dies is started again and rebuilds itself from its checkpoint and log; Raft waits
 //! for it. A group's actor that dies takes the partition's actor with it, and both start again. Five deaths
 //! of one child within a minute are no accident: the supervisor dies, too, and with it the node.
 
+mod beats;
 mod group;
+mod membership;
+mod receiving;
 mod system;
 
 pub use group::{GroupActor, GroupArguments, Machine};
@@ -15,12 +18,13 @@ pub(crate) use system::checkpoint_loop;
 use crate::context::NodeContext;
 use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};
 use crate::supervise::Restarts;
+use beats::BeatsActor;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use trandb_cluster::{NodeId, PartitionId};
-use trandb_runtime::raft::{GroupLog, LocalRaft, RaftMessage};
+use trandb_runtime::raft::{BeatsMessage, GroupLog, LocalRaft, RaftMessage};
 use trandb_runtime::wal::RecoveredGroup;
 
 /// How often placement is compared with what runs here.
@@ -61,6 +65,7 @@ pub struct Replicas {
     recovered: Mutex<BTreeMap<PartitionId, RecoveredGroup>>,
     logs: BTreeMap<PartitionId, GroupLog>,
     running: BTreeMap<PartitionId, Running>,
+    beats: Option<ActorRef<BeatsMessage>>,
     restarts: Restarts,
 }
 
@@ -89,8 +94,10 @@ impl Actor for ReplicasActor {
             recovered: Mutex::new(recovered),
             logs: BTreeMap::new(),
             running: BTreeMap::new(),
+            beats: None,
             restarts: Restarts::default(),
         };
+        replicas.start_beats().await?;
         replicas.start_system().await?;
         replicas.reconcile().await?;
         me.send_interval(RECONCILE, || ReplicasMessage::Reconcile);
@@ -127,6 +134,12 @@ impl Actor for ReplicasActor {
             _ => return Ok(()),
         };
         let Some(dead) = event.actor_id() else { return Ok(()) };
+        if replicas.beats.as_ref().is_some_and(|actor| actor.get_id() == dead) {
+            tracing::error!(child = "beats", why, "an actor died and is started again");
+            replicas.context.gauges.restarted("beats");
+            replicas.restarts.count("beats", tokio::time::Instant::now())?;
+            return replicas.start_beats().await;
+        }
         let found = replicas.running.iter().find_map(|(&id, running)| {
             let group = running.group.as_ref().is_some_and(|actor| actor.get_id() == dead);
             let partition = running.partition.as_ref().is_some_and(|actor| actor.get_id() == dead);
@@ -143,6 +156,13 @@ impl Actor for ReplicasActor {
 }
 
 impl Replicas {
+    async fn start_beats(&mut self) -> Result<(), ActorProcessingErr> {
+        let (actor, _task) =
+            Actor::spawn_linked(None, BeatsActor, self.context.clone(), self.me.get_cell()).await?;
+        self.beats = Some(actor);
+        Ok(())
+    }
+
     async fn start_system(&mut self) -> Result<(), ActorProcessingErr> {
         let id = PartitionId::SYSTEM;
         let machine = Machine::System(self.system.clone());

@@ -215,26 +215,47 @@ fn a_node_that_is_asked_to_go_disturbs_no_caller() {
 
 #[test]
 fn without_a_majority_writes_are_refused_in_time_and_work_again_with_one() {
+    /// Keys, so many that each partition has some.
+    const KEYS: usize = 24;
+    /// Well below `limits.leader_wait_ms`, for which a node waits that may yet hear of a leader.
+    const AT_ONCE: Duration = Duration::from_millis(400);
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
     cluster.client().put("k", "before").expect("is written");
-    cluster.nodes[1].kill9();
-    cluster.nodes[2].kill9();
+    // The one that is left alone leads some of the partitions.
+    let leads = |at: usize| {
+        let view = cluster.nodes[at].view();
+        view.partitions.iter().any(|group| !group.id.is_system() && group.leader == Some(view.answered_by))
+    };
+    let alone = (0..3).find(|&at| leads(at)).expect("partitions have leaders");
+    let [second, third] = [(alone + 1) % 3, (alone + 2) % 3];
+    cluster.nodes[second].kill9();
+    cluster.nodes[third].kill9();
     let asked = Instant::now();
-    let answer = cluster.nodes[0].http_once("PUT", "/keys/k", &[], b"alone");
+    let answer = cluster.nodes[alone].http_once("PUT", "/keys/k", &[], b"alone");
     assert!([503, 504].contains(&answer.status), "{}", answer.text());
     assert!(asked.elapsed() < PATIENCE / 2, "refused after {:?}", asked.elapsed());
     eventually("a node that knows that it is alone", || {
-        match cluster.nodes[0].http_once("GET", "/readyz", &[], b"").status {
+        match cluster.nodes[alone].http_once("GET", "/readyz", &[], b"").status {
             503 => Ok(()),
             status => Err(status.to_string()),
         }
     });
-    cluster.nodes[1].restart();
+    for method in ["PUT", "GET"] {
+        eventually("a partition that it leads, refused at once", || {
+            let refused_at_once = (0..KEYS).any(|key| {
+                let asked = Instant::now();
+                let answer = cluster.nodes[alone].http_once(method, &format!("/keys/k{key}"), &[], b"alone");
+                answer.status == 503 && asked.elapsed() < AT_ONCE
+            });
+            if refused_at_once { Ok(()) } else { Err(format!("none of {KEYS} keys to {method}")) }
+        });
+    }
+    cluster.nodes[second].restart();
     eventually("a write by the majority", || {
-        match cluster.nodes[0].http("PUT", "/keys/k", &[], b"two of three") {
+        match cluster.nodes[alone].http("PUT", "/keys/k", &[], b"two of three") {
             answer if answer.status == 200 => Ok(()),
             answer => Err(answer.text()),
         }
     });
-    assert_eq!(cluster.nodes[1].http("GET", "/keys/k", &[], b"").text(), "two of three");
+    assert_eq!(cluster.nodes[second].http("GET", "/keys/k", &[], b"").text(), "two of three");
 }

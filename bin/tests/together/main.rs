@@ -9,6 +9,7 @@ mod harness;
 use harness::PATIENT as TIMING;
 
 mod failures;
+mod idle;
 mod joining;
 mod limits;
 mod operations;

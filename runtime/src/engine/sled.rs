@@ -19,6 +19,7 @@
 
 use super::record::{self, Assembler, Entries, EntryKey};
 use super::{Engine, EngineError, META_BYTES_MAX};
+use crate::priority::can_wait;
 use ::sled::{Batch, Db, Mode, Tree};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +70,24 @@ impl SledEngine {
     ///
     /// # Errors
     /// [`EngineError::Corrupt`] when what is there cannot be read, else as the system says.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "sled's threads take their priority from whoever opens it first"
+    )]
     pub fn open(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
+        let opened = std::thread::scope(|scope| {
+            let opening = || {
+                can_wait();
+                Self::open_here(dir, options)
+            };
+            let thread = std::thread::Builder::new().name("trandb-engine".into());
+            let opened = thread.spawn_scoped(scope, opening)?.join();
+            opened.map_err(|_| io::Error::other("it panicked"))
+        });
+        opened.unwrap_or_else(|error| Err(EngineError::Io { action: "open on a thread of its own", error }))
+    }
+
+    fn open_here(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
         let db = open_db(dir, options)?;
         let opened = || -> io::Result<File> {
             let file = File::options().read(true).write(true).open(dir.join("db"))?;

@@ -1,6 +1,7 @@
 //! Who calls the engine: calls block, so they must not run where actors do.
 
 use crate::engine::{Engine, EngineError};
+use crate::priority::can_wait;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -35,8 +36,10 @@ impl Worker {
     #[allow(clippy::disallowed_methods, reason = "this is the door: the simulation uses `inline`")]
     pub fn threaded(engine: Arc<dyn Engine>) -> Self {
         let (tasks, queue) = mpsc::channel(JOBS_MAX);
-        let spawned =
-            std::thread::Builder::new().name("trandb-engine".into()).spawn(move || serve(engine, queue));
+        let spawned = std::thread::Builder::new().name("trandb-engine".into()).spawn(move || {
+            can_wait();
+            serve(engine, queue);
+        });
         if let Err(error) = spawned {
             // The queue went with the closure, so every call says that the thread has gone.
             tracing::error!(%error, "the storage engine's thread could not be started");

@@ -5,17 +5,20 @@
 //!                  │ ▲                                     │ one fdatasync for all groups
 //!                  │ └──────────── durable ◀───────────────┘
 //!                  ├──▶ PeerNetwork ──RaftMessage──▶ the peers' ReplicaGroup actors
+//!                  │        └─ Heartbeats ──BeatsMessage──▶ the same, all groups of a node together
 //!                  └──apply──▶ StateMachine ──▶ Applier: the actor that owns the state
 //! ```
 //!
 //! - [`GroupLog`] is one group's view of the shared log: an index over it with the recent entries in memory.
 //! - [`StateMachine`] hands committed entries to whoever owns the state and waits for the results.
-//! - [`PeerNetwork`] turns Raft's calls into messages to the same group's actor on another node.
+//! - [`PeerNetwork`] turns Raft's calls into messages to the same group's actor on another node; [`Heartbeats`] puts those
+//!   that carry nothing together, or an idle node would be busy with them.
 //!
 //! Caveats. Leases assume that clocks of different nodes run at nearly the same speed (not that they agree):
 //! [`LEASE_MARGIN_PERCENT`] is what a leader gives away for it. A restarted node has forgotten which leases it
 //! granted, so the group's actor keeps it from voting for one full lease after start.
 
+mod beats;
 mod codec;
 mod log;
 mod machine;
@@ -24,6 +27,7 @@ mod network;
 mod types;
 pub mod witness;
 
+pub use beats::{BEATS_ACTOR, Beat, BeatsAnswer, BeatsCall, BeatsMessage, Heartbeats};
 pub use codec::{decode_entry, encode_entry};
 pub use log::{GroupLog, LogSink};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};

@@ -1,5 +1,6 @@
 //! Raft's calls as messages to the same group's actor on another node.
 
+use super::beats::{Beat, Heartbeats};
 use super::machine::SnapshotData;
 use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 use super::types::{TypeConfig, Vote};
@@ -28,13 +29,15 @@ const APPEND_DEADLINE_MIN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct PeerNetwork {
     hub: PeerHub,
+    heartbeats: Heartbeats,
+    group: PartitionId,
     actor: String,
 }
 
 impl PeerNetwork {
-    /// A network for `group` over this node's links.
-    pub fn new(hub: PeerHub, group: PartitionId) -> Self {
-        Self { hub, actor: format!("{group}/raft") }
+    /// A network for `group` over this node's links, whose groups share `heartbeats`.
+    pub fn new(hub: PeerHub, heartbeats: Heartbeats, group: PartitionId) -> Self {
+        Self { hub, heartbeats, group, actor: format!("{group}/raft") }
     }
 }
 
@@ -42,14 +45,13 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: u64, _node: &()) -> PeerClient {
-        PeerClient { hub: self.hub.clone(), actor: self.actor.clone(), target: NodeId(target), transfers: 0 }
+        PeerClient { network: self.clone(), target: NodeId(target), transfers: 0 }
     }
 }
 
 /// Raft's line to one peer.
 pub struct PeerClient {
-    hub: PeerHub,
-    actor: String,
+    network: PeerNetwork,
     target: NodeId,
     transfers: u64,
 }
@@ -64,12 +66,18 @@ impl PeerClient {
     where
         T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
     {
-        match self.hub.call(self.target, &self.actor, deadline, weight, make).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(refusal)) => Err(RPCError::Network(NetworkError::from_string(refusal))),
-            Err(error @ RpcError::Timeout) => Err(RPCError::Network(NetworkError::from_string(error))),
-            Err(error) => Err(RPCError::Unreachable(Unreachable::from_string(error))),
-        }
+        let PeerNetwork { hub, actor, .. } = &self.network;
+        outcome(hub.call(self.target, actor, deadline, weight, make).await)
+    }
+}
+
+/// A call's outcome in Raft's words.
+fn outcome<T>(called: Result<Result<T, String>, RpcError>) -> Result<T, RPCError<TypeConfig>> {
+    match called {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(refusal)) => Err(RPCError::Network(NetworkError::from_string(refusal))),
+        Err(error @ RpcError::Timeout) => Err(RPCError::Network(NetworkError::from_string(error))),
+        Err(error) => Err(RPCError::Unreachable(Unreachable::from_string(error))),
     }
 }
 
@@ -91,11 +99,17 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let deadline = if request.entries.is_empty() {
-            option.hard_ttl()
-        } else {
-            option.hard_ttl().max(APPEND_DEADLINE_MIN)
-        };
+        let mut deadline = option.hard_ttl().max(APPEND_DEADLINE_MIN);
+        if request.entries.is_empty() {
+            deadline = option.hard_ttl();
+            let beat = Beat { group: self.network.group, request: request.clone() };
+            match self.network.heartbeats.send(self.target, beat, deadline).await {
+                Ok(Some(answer)) => return outcome(Ok(answer)),
+                Err(error) => return outcome(Err(error)),
+                // Slow or just starting: it is asked by itself.
+                Ok(None) => {}
+            }
+        }
         let weight = weigh(&request);
         self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
     }

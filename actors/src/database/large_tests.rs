@@ -1,0 +1,51 @@
+//! How many large values are written at once, and how long one waits for its turn.
+
+use super::RequestContext;
+use crate::context::large_writes_at_once;
+use crate::gateway::LARGE_BYTES;
+use crate::node;
+use crate::testing::{self, write};
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::ErrorCode;
+use trandb_runtime::disk::SimDisk;
+
+#[test]
+fn half_of_the_threads_stay_free_of_large_values() {
+    let at_once: Vec<usize> = [1, 2, 3, 8].into_iter().map(large_writes_at_once).collect();
+    assert_eq!(at_once, [1, 1, 1, 4]);
+    // As many threads as there are cores, of which there is at least one.
+    assert!(large_writes_at_once(0) >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_value_waits_for_its_turn_until_its_deadline() {
+    let disk = SimDisk::new();
+    let options = testing::options(&disk, |config| config.node.threads = 2);
+    let node = node::start(options).await.unwrap_or_else(|error| panic!("{error}"));
+    testing::wait_ready(&node).await;
+    let within = async |key: &str, bytes: usize, limit: Duration| {
+        let context = RequestContext { deadline: Instant::now() + limit, trace: None };
+        let replies = node.database().execute(vec![write(key, bytes)], &context).await;
+        replies.into_iter().next().expect("one operation has one reply").result
+    };
+    let (patient, short) = (Duration::from_secs(20), Duration::from_millis(300));
+    within("first", 2 * LARGE_BYTES, patient).await.expect("it is its turn");
+
+    // As if another large value were on its way, the only one that two threads take.
+    let turn = node.database().context.large_writes.acquire().await.expect("is never closed");
+    let asked = Instant::now();
+    let error = within("second", 2 * LARGE_BYTES, short).await.expect_err("it is not its turn");
+    assert_eq!(error.code, ErrorCode::Overloaded, "{error}");
+    assert!((short..patient).contains(&asked.elapsed()), "refused after {:?}", asked.elapsed());
+    within("small", 10, patient).await.expect("small values wait for no turn");
+
+    let waiting = within("third", 2 * LARGE_BYTES, patient);
+    let end = async {
+        tokio::time::sleep(short).await;
+        drop(turn);
+    };
+    let (written, ()) = tokio::join!(waiting, end);
+    written.expect("its turn came");
+    node.shutdown().await;
+}

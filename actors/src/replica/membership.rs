@@ -1,0 +1,163 @@
+//! Changes of a group's membership, and of its leader on purpose: asked for one at a time, answered when they are done.
+
+use super::group::{Group, Machine};
+use crate::context::NodeContext;
+use crate::partition::{LocalPartition, PartitionMessage};
+use ractor::RpcReplyPort;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+use trandb_cluster::NodeId;
+use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver};
+
+/// How long a new member may take to catch up before a membership change is given up (and tried again).
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// How long a leadership transfer may take before the leader goes on.
+const TRANSFER_MAX: Duration = Duration::from_millis(800);
+
+/// Entries that a new member may be behind when it becomes a voter.
+const CATCH_UP_ENTRIES: u64 = 256;
+
+impl Group {
+    /// Makes the group's members these.
+    pub(super) fn reconfigure(
+        &self,
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+        reply: RpcReplyPort<Result<(), String>>,
+    ) {
+        let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else {
+            let _ = reply.send(Err("a membership change is under way".into()));
+            return;
+        };
+        let raft = self.raft.clone();
+        let id = self.id;
+        tokio::spawn(async move {
+            let _turn = turn;
+            let result = reconfigure(&raft, &voters, &learners).await;
+            match &result {
+                Ok(()) => tracing::info!(partition = %id, ?voters, ?learners, "membership changed"),
+                Err(error) => tracing::warn!(partition = %id, ?voters, error, "membership not changed"),
+            }
+            let _ = reply.send(result);
+        });
+    }
+
+    /// Makes another node lead.
+    pub(super) fn transfer(&self, to: NodeId, reply: RpcReplyPort<Result<(), String>>) {
+        let raft = self.raft.clone();
+        let context = self.context.clone();
+        let machine = self.machine.clone();
+        tokio::spawn(async move {
+            let result = transfer(&raft, &context, &machine, to).await;
+            let _ = reply.send(result);
+        });
+    }
+}
+
+async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
+    let known: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
+    };
+    for node in voters.iter().chain(learners).filter(|node| !known.contains(&node.0)) {
+        raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
+    }
+    let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+    let deadline = Instant::now() + CATCH_UP_MAX;
+    loop {
+        let behind = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some(replication) = &metrics.replication else {
+                return Err("not the leader any more".into());
+            };
+            let last = metrics.last_log_index.unwrap_or(0);
+            let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            wanted.iter().copied().find(|id| {
+                let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
+                *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
+            })
+        };
+        match behind {
+            None => break,
+            Some(id) if Instant::now() > deadline => {
+                return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    let now: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        metrics.borrow_watched().membership_config.voter_ids().collect()
+    };
+    if now != wanted {
+        raft.change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
+async fn transfer(raft: &Raft, context: &NodeContext, machine: &Machine, to: NodeId) -> Result<(), String> {
+    let me = context.node.0;
+    if !raft.is_leader() {
+        return Err("not the leader".into());
+    }
+    pause(context, machine).await?;
+    let result = async {
+        raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
+        let metrics = raft.metrics();
+        let deadline = Instant::now() + TRANSFER_MAX;
+        loop {
+            let led_by = metrics.borrow_watched().current_leader;
+            if led_by.is_some_and(|leader| leader != me) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("{to} did not take over within {TRANSFER_MAX:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    .await;
+    resume(context, machine);
+    result
+}
+
+async fn pause(context: &NodeContext, machine: &Machine) -> Result<(), String> {
+    match machine {
+        Machine::Data(replica) => {
+            let actor = replica.actor().ok_or("the partition is being rebuilt")?;
+            let pause = |reply| PartitionMessage::Local(LocalPartition::Pause(reply));
+            match actor.call(pause, Some(TRANSFER_MAX)).await {
+                Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
+                _ => {
+                    resume(context, machine);
+                    Err("operations in flight did not end in time".into())
+                }
+            }
+        }
+        Machine::System(_) => {
+            let pause = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Pause);
+            context.oracle(pause).map_err(|error| error.message)
+        }
+    }
+}
+
+fn resume(context: &NodeContext, machine: &Machine) {
+    match machine {
+        Machine::Data(replica) => {
+            if let Some(actor) = replica.actor() {
+                // A partition that died meanwhile begins unpaused.
+                let _ = actor.cast(PartitionMessage::Local(LocalPartition::Resume));
+            }
+        }
+        Machine::System(_) => {
+            let resume = crate::oracle::OracleMessage::Local(crate::oracle::LocalOracle::Resume);
+            let _ = context.oracle(resume);
+        }
+    }
+}
