@@ -1,5 +1,5 @@
 //! The replicas of this node: one supervisor, and per group with a replica here a [`GroupActor`] and, unless it
-//! is the system group, a [`PartitionActor`]; and one [`BeatsActor`] for the heartbeats of all of them.
+//! is the system group, a [`PartitionActor`]; and one `BeatsActor` for the heartbeats of all of them.
 //!
 //! A partition's actor that dies is started again and rebuilds itself from its checkpoint and log; Raft waits
 //! for it. A group's actor that dies takes the partition's actor with it, and both start again. Five deaths
