@@ -5,7 +5,10 @@ mod args;
 mod oracle;
 mod partition;
 mod placement;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod system;
+mod transactions;
 
 /// Runs every script in a folder, each with a fresh runner.
 fn run_all<R: goldenscript::Runner + Default>(folder: &str) {

@@ -4,6 +4,8 @@
 
 mod judge;
 mod model;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use judge::judge;
 use model::{Fault, run};

@@ -1,19 +1,15 @@
 //! A few partitions, an oracle, and coordinators that go one step at a time.
 
+use crate::shared::{self, PARTITIONS, Partitions, home};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use trandb_cluster::command::{Applied, Command, Condition, Write, WriteBatch, WriteOutcome};
-use trandb_cluster::limits::TXN_LEASE_MS;
 use trandb_cluster::mvcc::Version;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::txn::{
-    Blocker, Conflict, Coordinator, Decision, Isolation, Plan, Prepare, TxnApplied, TxnEntry, TxnId, TxnStep,
-};
-use trandb_cluster::wire::RangeScan;
-use trandb_cluster::{EncodedKey, KeyspaceId, NodeId, PartitionId, Timestamp};
+use trandb_cluster::txn::{Coordinator, Decision, Isolation, Plan, Prepare, TxnApplied, TxnId, TxnStep};
+use trandb_cluster::{EncodedKey, NodeId, PartitionId, Timestamp};
 
 const KEYS: usize = 4;
-const PARTITIONS: usize = 2;
 const TXNS: usize = 4;
 
 /// A fault that the judge must find.
@@ -109,17 +105,14 @@ struct Plain {
 
 struct Cluster {
     dice: Dice,
-    now: u64,
-    partitions: Vec<PartitionState>,
+    partitions: Partitions,
     /// Per partition, its engine.
     engines: Vec<BTreeMap<(EncodedKey, Timestamp), Version>>,
-    sent: Vec<(PartitionId, TxnStep)>,
     fault: Option<Fault>,
-    pushes: usize,
 }
 
 fn key(number: usize) -> EncodedKey {
-    EncodedKey::from_parts(KeyspaceId::DEFAULT, format!("k{number}").as_bytes())
+    shared::key(&format!("k{number}"))
 }
 
 fn number(key: &EncodedKey) -> usize {
@@ -130,88 +123,26 @@ fn value(bytes: &Bytes) -> u64 {
     u64::from_be_bytes(bytes[..].try_into().expect("eight bytes"))
 }
 
-/// By number, so that schedules have both: keys of one partition and of two.
-fn home(key: &EncodedKey) -> PartitionId {
-    PartitionId((number(key) % PARTITIONS) as u32)
-}
-
 impl Cluster {
-    fn timestamp(&mut self) -> Timestamp {
-        self.now += 1;
-        Timestamp(self.now)
-    }
-
-    fn state(&mut self, partition: PartitionId) -> &mut PartitionState {
-        &mut self.partitions[partition.0 as usize]
-    }
-
-    fn send(&mut self, partition: PartitionId, step: TxnStep) -> TxnApplied {
-        let timestamp = self.timestamp();
-        self.sent.push((partition, step.clone()));
-        let entry = TxnEntry { timestamp, gc_floor: Timestamp::ZERO, steps: vec![step] };
-        let state = self.state(partition);
-        let index = state.applied() + 1;
-        match state.apply(index, Command::Txn(entry)) {
-            Applied::Txns(mut answers) => answers.remove(0),
-            other => panic!("a step was answered with {other:?}"),
-        }
-    }
-
     /// A read at `at`, as a partition's leader does it.
     fn read(&mut self, keys: &[EncodedKey], scan: bool, at: Timestamp) -> BTreeMap<usize, Option<u64>> {
         let mut found: BTreeMap<usize, Option<u64>> = keys.iter().map(|key| (number(key), None)).collect();
-        for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
-            let range = RangeScan {
-                start: key(0),
-                end: Some(key(KEYS)),
-                at,
-                limit: 100,
-                bytes_max: 1 << 20,
-                keys_only: false,
-            };
-            for key in keys.iter().filter(|key| home(key) == partition) {
-                let mut passed = false;
-                while let Some(by) = self.state(partition).intent(key).filter(|_| !passed) {
-                    passed = self.ask(partition, by, at);
-                }
-                if !scan {
-                    let value = self.state(partition).get(key, at).map(|found| value(&found.value));
-                    found.insert(number(key), value);
-                }
-            }
-            if scan {
-                for (key, versioned) in self.state(partition).scan(&range).entries {
-                    found.insert(number(&key), Some(value(&versioned.value)));
-                }
-            }
+        if scan {
+            let seen = self.partitions.scan((key(0), key(KEYS)), keys, at);
+            found.extend(seen.into_iter().map(|(key, seen)| (number(&key), Some(value(&seen.value)))));
+            return found;
+        }
+        for key in keys {
+            found.insert(number(key), self.partitions.get(key, at).map(|found| value(&found.value)));
         }
         found
     }
 
-    /// Finds out what became of what is in the way; whether a read at `at` may pass.
-    fn ask(&mut self, partition: PartitionId, by: Blocker, at: Timestamp) -> bool {
-        if self.fault == Some(Fault::PassIntents) {
-            return true;
-        }
-        self.pushes += 1;
-        let committed = match self.send(by.anchor, TxnStep::Push { txn: by.txn, expires: by.expires }) {
-            TxnApplied::Pushed(above) => {
-                assert!(above > at, "a push is above all that was read before");
-                return true;
-            }
-            TxnApplied::Committed(at) => Some(at),
-            TxnApplied::Aborted(_) => None,
-            other => panic!("a push was answered with {other:?}"),
-        };
-        self.send(partition, TxnStep::Resolve { txn: by.txn, committed });
-        false
-    }
-
     /// A replica is made anew, from a checkpoint or from another one's snapshot.
     fn restart(&mut self, partition: usize) {
-        let digest = self.partitions[partition].digest();
+        let digest = self.partitions.states[partition].digest();
         let restored = if self.dice.one_in(2) {
-            let state = &mut self.partitions[partition];
+            let state = &mut self.partitions.states[partition];
             let engine = &mut self.engines[partition];
             let header = state.begin_checkpoint();
             loop {
@@ -232,7 +163,7 @@ impl Cluster {
             }
             restore.finish()
         } else {
-            let state = &mut self.partitions[partition];
+            let state = &mut self.partitions.states[partition];
             let header = state.pin_snapshot();
             let mut restore = PartitionState::restore_from_snapshot(header.clone());
             let mut cursor = None;
@@ -250,31 +181,7 @@ impl Cluster {
         let restored = restored.expect("restores");
         assert_eq!(restored.digest(), digest);
         assert_eq!(restored.recompute_digest(), digest);
-        self.partitions[partition] = restored;
-    }
-
-    /// What leaders do about transactions that nobody looks after.
-    fn tend(&mut self) {
-        self.now += (TXN_LEASE_MS + 1) << 18;
-        for _ in 0..3 {
-            for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
-                for by in self.state(partition).held().collect::<Vec<_>>() {
-                    self.fault = self.fault.filter(|&fault| fault != Fault::PassIntents);
-                    self.ask(partition, by, Timestamp::ZERO);
-                }
-                let unresolved: Vec<_> = self
-                    .state(partition)
-                    .unresolved()
-                    .map(|(txn, at, others)| (txn, at, others.to_vec()))
-                    .collect();
-                for (txn, at, others) in unresolved {
-                    for other in others {
-                        self.send(other, TxnStep::Resolve { txn, committed: Some(at) });
-                    }
-                    self.send(partition, TxnStep::Finish { txn });
-                }
-            }
-        }
+        self.partitions.states[partition] = restored;
     }
 }
 
@@ -292,24 +199,24 @@ impl Runner {
                     self.stage = Stage::Deciding { anchor };
                     return;
                 };
-                let answer = cluster.send(partition, prepare);
+                let answer = cluster.partitions.send(partition, prepare);
                 if answer != TxnApplied::Prepared {
                     let decision = Decision::Abort(format!("{answer:?}"));
-                    cluster.send(anchor, TxnStep::Decide { txn, decision });
+                    cluster.partitions.send(anchor, TxnStep::Decide { txn, decision });
                     self.resolve(None, anchor, step, false);
                 }
             }
             Stage::Deciding { anchor } => {
                 let anchor = *anchor;
                 let later = cluster.fault == Some(Fault::ResolveLater);
-                match cluster.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit }) {
+                match cluster.partitions.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit }) {
                     TxnApplied::Committed(at) => self.resolve(Some(at), anchor, step, later),
                     TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
                     other => panic!("a decision was answered with {other:?}"),
                 }
             }
             Stage::Resolving { steps } => match steps.pop_front() {
-                Some((partition, step)) => drop(cluster.send(partition, step)),
+                Some((partition, step)) => drop(cluster.partitions.send(partition, step)),
                 None => self.stage = Stage::Over,
             },
             Stage::Over => {}
@@ -318,7 +225,7 @@ impl Runner {
 
     fn op(&mut self, cluster: &mut Cluster, op: Op) {
         if self.core.wants_statement_snapshots() {
-            self.core.set_statement_snapshot(cluster.timestamp());
+            self.core.set_statement_snapshot(cluster.partitions.timestamp());
         }
         let at = self.core.read_at();
         match op {
@@ -338,7 +245,7 @@ impl Runner {
                 self.txn.observed.push(Observed { at, values });
             }
             Op::Put(at_key) => {
-                let new = cluster.timestamp().0;
+                let new = cluster.partitions.timestamp().0;
                 self.core
                     .write(key(at_key), Some(Bytes::copy_from_slice(&new.to_be_bytes())))
                     .expect("within bounds");
@@ -352,7 +259,7 @@ impl Runner {
     }
 
     fn begin_commit(&mut self, cluster: &mut Cluster, step: usize) {
-        let all: Vec<PartitionId> = (0..PARTITIONS).map(|number| PartitionId(number as u32)).collect();
+        let all: Vec<PartitionId> = shared::all().collect();
         // The core asks by token, which a test cannot choose: keys are told apart by it.
         let plan = self
             .core
@@ -369,12 +276,8 @@ impl Runner {
                     effects.reads.clear();
                     effects.ranges.clear();
                 }
-                let mut answer = cluster.send(partition, TxnStep::Commit { txn, effects });
-                if let TxnApplied::Refused(conflict @ Conflict::Blocked { .. }) = &answer {
-                    let decision = Decision::Abort(conflict.to_string());
-                    answer = cluster.send(partition, TxnStep::Decide { txn, decision });
-                }
-                if let TxnApplied::Committed(at) = answer {
+                let commit = TxnStep::Commit { txn, effects };
+                if let TxnApplied::Committed(at) = cluster.partitions.commit_at_once(partition, commit) {
                     self.txn.committed = Some(at);
                 }
                 self.end(step);
@@ -401,10 +304,10 @@ impl Runner {
                     let (first, rest): (VecDeque<_>, VecDeque<_>) =
                         steps.into_iter().partition(|(partition, _)| *partition == anchor);
                     for (partition, prepare) in first {
-                        cluster.send(partition, prepare);
+                        cluster.partitions.send(partition, prepare);
                     }
                     if let TxnApplied::Committed(at) =
-                        cluster.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit })
+                        cluster.partitions.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit })
                     {
                         self.resolve(Some(at), anchor, step, false);
                         if let Stage::Resolving { steps } = &mut self.stage {
@@ -462,12 +365,9 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
     }
     let mut cluster = Cluster {
         dice,
-        now: 1 << 40,
-        partitions: (0..PARTITIONS).map(|_| PartitionState::new()).collect(),
+        partitions: Partitions { pass_intents: fault == Some(Fault::PassIntents), ..Partitions::default() },
         engines: vec![BTreeMap::new(); PARTITIONS],
-        sent: Vec::new(),
         fault,
-        pushes: 0,
     };
     let mut waiting: Vec<VecDeque<Op>> = (0..TXNS).map(|_| ops(&mut cluster.dice)).collect();
     let mut runners: Vec<Runner> = Vec::new();
@@ -480,13 +380,13 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
         if choice == 0 {
             let partition = cluster.dice.below(PARTITIONS);
             cluster.restart(partition);
-        } else if choice == 1 && !cluster.sent.is_empty() {
+        } else if choice == 1 && !cluster.partitions.sent.is_empty() {
             // A message comes once more, perhaps long after.
-            let which = cluster.dice.below(cluster.sent.len());
-            let (partition, again) = cluster.sent[which].clone();
-            cluster.send(partition, again);
+            let which = cluster.dice.below(cluster.partitions.sent.len());
+            let (partition, again) = cluster.partitions.sent[which].clone();
+            cluster.partitions.send(partition, again);
         } else if choice == 2 && plain.is_none() {
-            let (key, value) = (cluster.dice.below(KEYS), cluster.timestamp().0);
+            let (key, value) = (cluster.dice.below(KEYS), cluster.partitions.timestamp().0);
             let txn = new_txn("plain".into(), step, Timestamp::ZERO, true);
             plain = Some(Plain { key, value, txn, done: false });
         } else if choice < 5 && plain.as_ref().is_some_and(|plain| !plain.done) {
@@ -494,7 +394,7 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
             write_plain(&mut cluster, plain, step);
         } else if !waiting.is_empty() && (runners.is_empty() || choice < 8) {
             let ops = waiting.pop().expect("just seen");
-            let begin = cluster.timestamp();
+            let begin = cluster.partitions.timestamp();
             let id = TxnId { begin, node: NodeId(1) };
             let core = Coordinator::new(id, isolation, false, begin);
             let txn = new_txn(id.to_string(), step, begin, false);
@@ -513,9 +413,9 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
         }
     }
     if fault == Some(Fault::LoseAnchor) {
-        cluster.partitions[0] = PartitionState::new();
+        cluster.partitions.states[0] = PartitionState::new();
     }
-    cluster.tend();
+    cluster.partitions.tend();
     let dead = left_alone.len();
     for runner in left_alone {
         let mut txn = runner.txn;
@@ -531,16 +431,16 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
         }
         over.push(plain.txn);
     }
-    cluster.tend();
+    cluster.partitions.tend();
     let all: Vec<EncodedKey> = (0..KEYS).map(key).collect();
-    let now = cluster.timestamp();
+    let now = cluster.partitions.timestamp();
     let end = cluster.read(&all, false, now);
     History {
         isolation,
         txns: over,
         end: end.into_iter().filter_map(|(key, value)| Some((key, value?))).collect(),
-        left: cluster.partitions.iter().flat_map(|state| state.held().map(|by| by.txn)).collect(),
-        pushes: cluster.pushes,
+        left: cluster.partitions.states.iter().flat_map(|state| state.held().map(|by| by.txn)).collect(),
+        pushes: cluster.partitions.pushes,
         dead,
     }
 }
@@ -563,10 +463,10 @@ fn write_plain(cluster: &mut Cluster, plain: &mut Plain, step: usize) {
     let key = key(plain.key);
     let partition = home(&key);
     let value = Some(Bytes::copy_from_slice(&plain.value.to_be_bytes()));
-    let timestamp = cluster.timestamp();
+    let timestamp = cluster.partitions.timestamp();
     let writes = vec![Write { key, value, condition: Condition::Any }];
     let batch = WriteBatch { timestamp, gc_floor: Timestamp::ZERO, writes };
-    let state = cluster.state(partition);
+    let state = cluster.partitions.state(partition);
     let index = state.applied() + 1;
     match state.apply(index, Command::Write(batch)) {
         Applied::Writes(outcomes) => match outcomes[0] {
@@ -586,8 +486,8 @@ fn write_plain(cluster: &mut Cluster, plain: &mut Plain, step: usize) {
 /// Asks every partition, as a stranger does.
 fn inquire(cluster: &mut Cluster, txn: TxnId) -> Option<Timestamp> {
     let mut committed = None;
-    for partition in (0..PARTITIONS).map(|number| PartitionId(number as u32)) {
-        match cluster.send(partition, TxnStep::Inquire { txn }) {
+    for partition in shared::all() {
+        match cluster.partitions.send(partition, TxnStep::Inquire { txn }) {
             TxnApplied::Committed(at) => committed = Some(at),
             TxnApplied::Aborted(_) => {}
             other => panic!("an inquiry after all leases was answered with {other:?}"),
