@@ -1,7 +1,7 @@
 //! Why a node does not start.
 
 use std::io;
-use trandb_cluster::ClusterId;
+use trandb_cluster::{ClusterId, PartitionId};
 use trandb_runtime::datadir::DataDirError;
 use trandb_runtime::peer::PeerError;
 use trandb_runtime::wal::WalError;
@@ -29,6 +29,20 @@ pub enum StartError {
     /// The storage engine fails.
     #[error("storage engine: {0}")]
     Storage(String),
+    /// A checkpoint ends before the log begins: what lies between them is on this node no more.
+    #[error("the storage engine lost a checkpoint of {partition}: {}, and the log begins after index {purged}",
+        reaches_to(*.checkpoint))]
+    CheckpointLost {
+        /// Whose.
+        partition: PartitionId,
+        /// The last log index of the one that is there, if any is.
+        checkpoint: Option<u64>,
+        /// The last log index that was purged, which is never done before a checkpoint beyond it is durable.
+        purged: u64,
+    },
+    /// A checkpoint cannot be read.
+    #[error("storage engine: {0}")]
+    Checkpoint(io::Error),
     /// A port is in use or an address is not ours.
     #[error("cannot listen on {addr} for the {door} door: {error}")]
     Bind {
@@ -75,7 +89,9 @@ impl StartError {
             Self::DataDir(error) => error.exit_code(),
             Self::OtherCluster { .. } => 78,
             Self::Log(error) => error.exit_code(),
-            Self::Storage(_) | Self::Thread(_) => 74,
+            Self::CheckpointLost { .. } => 65,
+            Self::Checkpoint(error) if error.kind() == io::ErrorKind::InvalidData => 65,
+            Self::Storage(_) | Self::Checkpoint(_) | Self::Thread(_) => 74,
             Self::Bind { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => 77,
                 _ => 69,
@@ -84,4 +100,9 @@ impl StartError {
             Self::Failed(fatal) => fatal.exit_code,
         }
     }
+}
+
+fn reaches_to(checkpoint: Option<u64>) -> String {
+    checkpoint
+        .map_or("none is left".to_owned(), |index| format!("the one that is left reaches to index {index}"))
 }

@@ -2,6 +2,8 @@
 
 use super::StartError;
 use super::options::StorageDoor;
+use crate::partition::checkpoint_index;
+use crate::replica::system_checkpoint_index;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -81,6 +83,7 @@ impl Storage {
         if let Some((segment, offset)) = recovered.torn_tail {
             tracing::info!(segment, offset, "the log ended in the middle of a write, which was cut off");
         }
+        refuse_lost_checkpoints(&*engine, &recovered.groups)?;
         let reader = log.reader();
         let (writer, engine) = if threaded {
             (
@@ -153,6 +156,31 @@ fn refuse_without_log(disk: &dyn Disk, wal: &Path, cluster: ClusterId) -> Result
     Ok(())
 }
 
+/// The log goes only up to what a durable checkpoint holds. An engine whose file rotted may open all the same, as an
+/// older state of itself or an empty one: serving that would take writes back that were acknowledged.
+fn refuse_lost_checkpoints(
+    engine: &dyn Engine,
+    recovered: &BTreeMap<PartitionId, RecoveredGroup>,
+) -> Result<(), StartError> {
+    for (&partition, group) in recovered {
+        let Some((purged, _)) = group.purged else { continue };
+        let checkpoint = if partition.is_system() {
+            system_checkpoint_index(engine)
+        } else {
+            checkpoint_index(engine, partition)
+        };
+        let checkpoint = checkpoint.map_err(StartError::Checkpoint)?;
+        if checkpoint < Some(purged) {
+            return Err(StartError::CheckpointLost { partition, checkpoint, purged });
+        }
+    }
+    Ok(())
+}
+
 fn fresh(random: &Random) -> Identity {
     Identity { instance: trandb_cluster::InstanceId(random.next_u64()), node: None, cluster: None }
 }
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

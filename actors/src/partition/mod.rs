@@ -21,7 +21,9 @@ mod txns;
 mod writes;
 
 pub(crate) use applier::SnapshotChunk;
-pub(crate) use slot::forget;
+pub(crate) use slot::{checkpoint_index, forget};
+#[cfg(test)]
+pub(crate) use slot::{checkpoint_meta, make_valid};
 
 pub use applier::{DataApplier, ReplicaState};
 pub use message::{

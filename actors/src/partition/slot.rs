@@ -7,6 +7,7 @@
 //! In the engine a generation is a partition of its own, with the generation in the high bits of its number;
 //! generation zero of a partition is where the number of the valid generation is kept.
 
+use super::applier::StoredMeta;
 use bytes::Bytes;
 use std::io;
 use trandb_cluster::limits::PARTITIONS_MAX;
@@ -37,7 +38,7 @@ pub(super) fn next_generation(generation: u16) -> u16 {
 }
 
 /// Makes `generation` the valid one and forgets the one before it.
-pub(super) fn make_valid(
+pub(crate) fn make_valid(
     engine: &dyn Engine,
     partition: PartitionId,
     old: u16,
@@ -65,4 +66,25 @@ pub(super) fn valid_meta(engine: &dyn Engine, partition: PartitionId) -> io::Res
     engine.drop_partition(slot(partition, next_generation(generation))).map_err(io::Error::other)?;
     let meta = engine.meta(slot(partition, generation)).map_err(io::Error::other)?;
     Ok((generation, meta))
+}
+
+/// The last log index that the valid checkpoint holds; none if there is no checkpoint.
+///
+/// # Errors
+/// When the engine fails or the checkpoint cannot be decoded.
+pub(crate) fn checkpoint_index(engine: &dyn Engine, partition: PartitionId) -> io::Result<Option<u64>> {
+    let generation = valid_generation(engine, partition)?;
+    let Some(meta) = engine.meta(slot(partition, generation))? else { return Ok(None) };
+    let undecodable = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{partition}: {error}"));
+    let meta: StoredMeta = wire::decode(&meta).map_err(undecodable)?;
+    Ok(meta.log_id.map(|log_id| log_id.index))
+}
+
+/// A checkpoint's meta that reaches to `index`.
+#[cfg(test)]
+pub(crate) fn checkpoint_meta(index: u64) -> Vec<u8> {
+    wire::encode(&StoredMeta {
+        log_id: Some(trandb_runtime::raft::log_id(1, index)),
+        ..StoredMeta::default()
+    })
 }

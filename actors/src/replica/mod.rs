@@ -13,7 +13,9 @@ mod system;
 
 pub use group::{GroupActor, GroupArguments, Machine};
 pub use system::SystemMachine;
-pub(crate) use system::checkpoint_loop;
+#[cfg(test)]
+pub(crate) use system::system_checkpoint_meta;
+pub(crate) use system::{checkpoint_loop, system_checkpoint_index};
 
 use crate::context::NodeContext;
 use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};

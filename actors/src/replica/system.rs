@@ -25,6 +25,24 @@ struct Applied {
     membership: StoredMembership,
 }
 
+/// The last log index that the system group's checkpoint holds; none if there is no checkpoint.
+///
+/// # Errors
+/// When the engine fails or the checkpoint cannot be decoded.
+pub(crate) fn system_checkpoint_index(engine: &dyn engine::Engine) -> io::Result<Option<u64>> {
+    let Some(meta) = engine.meta(PartitionId::SYSTEM)? else { return Ok(None) };
+    let undecodable =
+        |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", PartitionId::SYSTEM));
+    let applied: Applied = wire::decode(&meta).map_err(undecodable)?;
+    Ok(applied.log_id.map(|log_id| log_id.index))
+}
+
+/// A checkpoint of the system group that reaches to `index`.
+#[cfg(test)]
+pub(crate) fn system_checkpoint_meta(index: u64) -> Vec<u8> {
+    wire::encode(&Applied { log_id: Some(trandb_runtime::raft::log_id(1, index)), ..Applied::default() })
+}
+
 /// The system group's state machine.
 pub struct SystemMachine {
     engine: engine::Worker,

@@ -495,6 +495,21 @@ impl Cluster {
         Client::connect_with(builder, self.addrs()).expect("a node answers")
     }
 
+    /// Waits until each node leads as many partitions as any other, within one: no leader will move for that any more.
+    pub(crate) fn wait_spread(&self) {
+        eventually("leaders that are spread", || {
+            let mut view = self.nodes[0].view();
+            // The system group leads where it likes.
+            view.partitions.retain(|partition| !partition.start.is_empty());
+            let leads = |id| view.partitions.iter().filter(|partition| partition.leader == Some(id)).count();
+            let counts: Vec<usize> = view.nodes.iter().map(|node| leads(node.id)).collect();
+            let (least, most) = (counts.iter().min(), counts.iter().max());
+            let all = counts.iter().sum::<usize>() == view.partitions.len();
+            let even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
+            if all && even { Ok(()) } else { Err(format!("{counts:?}")) }
+        });
+    }
+
     /// Waits until every replica of every partition is on `replicas` nodes and holds the same; how many keys
     /// there are.
     pub(crate) fn wait_identical(&self, replicas: usize) -> u64 {

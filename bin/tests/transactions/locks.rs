@@ -5,9 +5,16 @@ use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 use trandb_client::ErrorCode;
 
+/// Three nodes whose leaders stay where they are: key locks end with their leader.
+fn settled() -> Cluster {
+    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    cluster.wait_spread();
+    cluster
+}
+
 #[test]
 fn who_waits_for_a_lock_goes_on_with_what_was_committed() {
-    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    let cluster = settled();
     cluster.nodes[0].client().put("seat", "free").expect("is written");
     let first = cluster.nodes[0].client().begin().expect("begins");
     assert_eq!(first.get_for_update("seat").expect("is read").expect("is there").value, "free");
@@ -34,7 +41,7 @@ fn who_waits_for_a_lock_goes_on_with_what_was_committed() {
 
 #[test]
 fn a_wait_ends_with_its_deadline_and_over_http_after_a_second() {
-    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    let cluster = settled();
     let holder = cluster.nodes[0].client().begin().expect("begins");
     holder.lock("busy").expect("is free");
     holder.lock("busy").expect("it holds it already");
@@ -70,7 +77,7 @@ fn the_locks_of_a_dead_coordinator_are_free_after_its_lease() {
 
 #[test]
 fn of_a_cycle_of_two_to_five_one_gives_way_and_the_others_finish() {
-    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    let cluster = settled();
     for length in 2..=5_usize {
         let barrier = Barrier::new(length);
         let results: Vec<Result<(), trandb_client::Error>> = std::thread::scope(|scope| {

@@ -254,7 +254,8 @@ impl State {
     }
 }
 
-fn log_id(term: u64, index: u64) -> LogId {
+/// The id of an entry of that term, as logs name it.
+pub fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(openraft::impls::leader_id_std::LeaderId::<u64, u64>::new_committed(term, 0), index)
 }
 

@@ -29,7 +29,7 @@ pub mod witness;
 
 pub use beats::{BEATS_ACTOR, Beat, BeatsAnswer, BeatsCall, BeatsMessage, Heartbeats};
 pub use codec::{decode_entry, encode_entry};
-pub use log::{GroupLog, LogSink};
+pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
 pub use message::{AppendCall, LocalRaft, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 pub use network::PeerNetwork;
