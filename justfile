@@ -26,9 +26,9 @@ doc *ARGS:
 coverage:
     cargo llvm-cov --workspace --html
 
-# Reliability runs on real processes, with figures (bin/tests/chaos/main.rs lists the variables)
+# Reliability runs on real processes, with figures, all optimised (bin/tests/chaos/main.rs lists the variables)
 chaos *ARGS:
-    cargo test -p trandb --test chaos -- --ignored --nocapture --test-threads=1 {{ARGS}}
+    cargo test --release -p trandb --test chaos -- --ignored --nocapture --test-threads=1 {{ARGS}}
 
 # Real processes under faults, their histories judged; then faults planted in debug nodes, which must be found
 histories *ARGS:

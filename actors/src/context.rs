@@ -2,6 +2,7 @@
 //! simulation.
 
 use crate::gauges::Gauges;
+use crate::large::LargeWrites;
 use crate::oracle::OracleMessage;
 use crate::partition::PartitionMessage;
 use crate::router::{RouterMessage, Routes};
@@ -50,8 +51,8 @@ pub struct NodeContext {
     pub started: Instant,
     /// Held by the one checkpoint that is being written.
     pub checkpoint_turn: Semaphore,
-    /// Held by each write of a large value on its way through this node; half of its threads stay free of them.
-    pub large_writes: Semaphore,
+    /// Turns and pace of large values that are written through this node.
+    pub large_writes: LargeWrites,
     /// The transactions that began here.
     pub transactions: Transactions,
     /// Gauges and counters.
@@ -68,17 +69,6 @@ pub struct NodeContext {
     pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
     pub(crate) router: ArcSwap<Option<ActorRef<RouterMessage>>>,
     pub(crate) coordinators: ArcSwap<Option<ActorRef<CoordinatorsMessage>>>,
-}
-
-/// Large values that are being written at once. Each is copied and checksummed several times on its way and takes a
-/// core for that time; more of them would get nothing done sooner and would stand in front of small requests. So half
-/// of the worker threads stay free of them.
-pub(crate) fn large_writes_at_once(threads: usize) -> usize {
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        given => given,
-    };
-    (threads / 2).max(1)
 }
 
 impl NodeContext {

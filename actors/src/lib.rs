@@ -7,6 +7,7 @@ pub mod controller;
 pub mod database;
 pub mod gateway;
 pub mod gauges;
+pub mod large;
 pub mod node;
 pub mod oracle;
 pub mod partition;

@@ -14,6 +14,7 @@ pub mod key;
 pub mod limits;
 pub mod mvcc;
 pub mod oracle;
+pub mod pace;
 pub mod partition;
 pub mod placement;
 pub mod shared;

@@ -4,8 +4,6 @@
 //! surely not done is tried again, while a new leader is awaited, for as long as `limits.leader_wait_ms`
 //! and the deadline allow. A write that may have been done is never tried again: its outcome is `unknown`.
 
-#[cfg(test)]
-mod large_tests;
 mod scan;
 mod txn;
 mod verify;
@@ -25,7 +23,7 @@ use ractor::rpc::CallResult;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use trandb_cluster::wire::{KeyOp, KeyResult, TraceContext};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
@@ -204,21 +202,17 @@ impl Database {
         context: &RequestContext,
     ) -> Result<(Vec<Result<KeyResult, Error>>, bool), Error> {
         let weight = group.ops.iter().map(KeyOp::weight).sum();
-        let _turn =
-            if group.writes && weight > LARGE_BYTES { Some(self.large_turn(context).await?) } else { None };
+        let large = group.ops.iter().map(KeyOp::weight).filter(|&weight| weight > LARGE_BYTES).sum();
+        let _turn = if group.writes && weight > LARGE_BYTES {
+            Some(self.context.large_writes.turn(large, context.deadline).await?)
+        } else {
+            None
+        };
         let call = Call { partition: group.partition, writes: group.writes, weight };
         self.at_leader(&call, context, |reply| {
             PartitionMessage::Execute(Execute { ops: group.ops.clone(), trace: context.trace }, reply)
         })
         .await
-    }
-
-    /// Waits for this write's turn among those of large values.
-    async fn large_turn(&self, context: &RequestContext) -> Result<SemaphorePermit<'_>, Error> {
-        match tokio::time::timeout_at(context.deadline, self.context.large_writes.acquire()).await {
-            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
-            Err(_) => Err(Error::overloaded("other large values were being written until the deadline")),
-        }
     }
 
     /// Sends a message to a partition's leader, wherever it is, again if it was surely not done.

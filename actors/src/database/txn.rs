@@ -168,7 +168,11 @@ impl Database {
         context: &RequestContext,
     ) -> Result<TxnApplied, Error> {
         let weight = step.weight();
-        let _turn = if weight > LARGE_BYTES { Some(self.large_turn(context).await?) } else { None };
+        let _turn = if weight > LARGE_BYTES {
+            Some(self.context.large_writes.turn(weight, context.deadline).await?)
+        } else {
+            None
+        };
         // To take a step twice is the same as once, so that it may be sent again.
         let call = Call { partition, writes: false, weight };
         let make = |reply| PartitionMessage::Txn(TxnCall { step: step.clone(), trace: context.trace }, reply);

@@ -20,11 +20,12 @@ mod storage;
 pub use error::{Fatal, StartError};
 pub use options::{Doors, NodeOptions, StorageDoor};
 
-use crate::context::{NodeContext, large_writes_at_once};
+use crate::context::NodeContext;
 use crate::control::{ControlCall, ControlMessage};
 use crate::database::Database;
 use crate::gateway::{GatewayOptions, HttpOptions, serve_http, serve_native};
 use crate::gauges::Gauges;
+use crate::large::{self, LargeWrites};
 use crate::replica::SystemMachine;
 use crate::router::Routes;
 use arc_swap::ArcSwap;
@@ -133,7 +134,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         log_reader: storage.reader(),
         started,
         checkpoint_turn: Semaphore::new(1),
-        large_writes: Semaphore::new(large_writes_at_once(config.node.threads as usize)),
+        large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
         gauges: Gauges,
         stopping: AtomicBool::new(false),
         system: watch::Sender::new(Arc::default()),

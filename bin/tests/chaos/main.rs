@@ -3,7 +3,7 @@
 //! They take minutes and want the machine for themselves, so they are ignored unless asked for: `just chaos`, or
 //! `just chaos kill_loop` for one of them. What must never happen (a lost write, a stale read, a wrong exit code) fails
 //! a run wherever it happens; so does a figure that misses its limit, unless `TRANDB_CHAOS_LENIENT` is set, which is
-//! for machines that do other work and for unoptimised programs.
+//! for machines that do other work. Figures are about optimised programs, harness included: `just` builds them so.
 //!
 //! | variable | means | default |
 //! |---|---|---|

@@ -148,6 +148,13 @@ pub const METRICS: &[Metric] = &[
     row("trandb_txn_locked_keys", Gauge, &["partition"], "Keys of the partition that are locked."),
     row("trandb_txn_lock_wait_seconds", SECONDS, &[], "Time that a transaction waited for a key's lock."),
     row("trandb_txn_deadlocks_total", Counter, &[], "Transactions of this node that gave way in a deadlock."),
+    // Large values.
+    row(
+        "trandb_large_writes_pace_bytes",
+        Gauge,
+        &[],
+        "Bytes of large values per second for which small requests leave room, as last measured; 1 GiB is no limit.",
+    ),
     // Log.
     row("trandb_wal_sync_seconds", SECONDS, &[], "Time of one write and fdatasync of the log."),
     row("trandb_wal_batch_records", COUNT, &[], "Records that shared one fdatasync."),

@@ -1,7 +1,7 @@
-//! How many large values are written at once, and how long one waits for its turn.
+//! How many large values are written at once, how long one waits for its turn, and how long each rests.
 
-use super::RequestContext;
-use crate::context::large_writes_at_once;
+use super::{LargeWrites, at_once};
+use crate::database::RequestContext;
 use crate::gateway::LARGE_BYTES;
 use crate::node;
 use crate::testing::{self, write};
@@ -12,10 +12,10 @@ use trandb_runtime::disk::SimDisk;
 
 #[test]
 fn half_of_the_threads_stay_free_of_large_values() {
-    let at_once: Vec<usize> = [1, 2, 3, 8].into_iter().map(large_writes_at_once).collect();
-    assert_eq!(at_once, [1, 1, 1, 4]);
+    let turns: Vec<usize> = [1, 2, 3, 8].into_iter().map(at_once).collect();
+    assert_eq!(turns, [1, 1, 1, 4]);
     // As many threads as there are cores, of which there is at least one.
-    assert!(large_writes_at_once(0) >= 1);
+    assert!(at_once(0) >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,9 +32,9 @@ async fn a_large_value_waits_for_its_turn_until_its_deadline() {
     let (patient, short) = (Duration::from_secs(20), Duration::from_millis(300));
     within("first", 2 * LARGE_BYTES, patient).await.expect("it is its turn");
 
-    // As if another large value were on its way, the only one that two threads take.
-    let turn = node.database().context.large_writes.acquire().await.expect("is never closed");
     let asked = Instant::now();
+    // As if another large value were on its way, the only one that two threads take.
+    let turn = node.database().context().large_writes.turn(0, asked + patient).await.expect("nobody has it");
     let error = within("second", 2 * LARGE_BYTES, short).await.expect_err("it is not its turn");
     assert_eq!(error.code, ErrorCode::Overloaded, "{error}");
     assert!((short..patient).contains(&asked.elapsed()), "refused after {:?}", asked.elapsed());
@@ -48,4 +48,22 @@ async fn a_large_value_waits_for_its_turn_until_its_deadline() {
     let (written, ()) = tokio::join!(waiting, end);
     written.expect("its turn came");
     node.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_whose_node_was_held_up_is_followed_by_a_rest() {
+    let large = LargeWrites::new(1);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let gap = async || {
+        drop(large.turn(4 << 20, deadline).await.expect("nobody has it for long"));
+        let ended = Instant::now();
+        drop(large.turn(0, deadline).await.expect("nobody has it for long"));
+        ended.elapsed()
+    };
+    assert!(gap().await < Duration::from_millis(5), "nothing was late");
+    for _ in 0..1000 {
+        large.pace.lock().expect("nobody panics").sample(100);
+    }
+    let rest = gap().await;
+    assert!((Duration::from_millis(125)..Duration::from_millis(150)).contains(&rest), "{rest:?}");
 }
