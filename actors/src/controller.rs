@@ -197,7 +197,11 @@ impl Controller {
             let Some(leader) = routes.leader(id) else { return };
             leaders.insert(id, leader);
         }
-        let replicas = state.partitions.iter().map(|(&id, info)| (id, info.replicas.clone())).collect();
+        let mut replicas: BTreeMap<_, _> =
+            state.partitions.iter().map(|(&id, info)| (id, info.replicas.clone())).collect();
+        // The system group costs its leader, this node, as much as another group, and stays.
+        leaders.insert(PartitionId::SYSTEM, self.context.node);
+        replicas.insert(PartitionId::SYSTEM, vec![self.context.node]);
         for (group, from, to) in rebalance_leaders(&leaders, &replicas, &self.up) {
             let voters = routes.voters(group).unwrap_or_default();
             if voters.contains(&to) {

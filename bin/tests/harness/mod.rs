@@ -498,15 +498,12 @@ impl Cluster {
     /// Waits until each node leads as many partitions as any other, within one: no leader will move for that any more.
     pub(crate) fn wait_spread(&self) {
         eventually("leaders that are spread", || {
-            let mut view = self.nodes[0].view();
-            // The system group leads where it likes.
-            view.partitions.retain(|partition| !partition.start.is_empty());
-            let leads = |id| view.partitions.iter().filter(|partition| partition.leader == Some(id)).count();
-            let counts: Vec<usize> = view.nodes.iter().map(|node| leads(node.id)).collect();
-            let (least, most) = (counts.iter().min(), counts.iter().max());
-            let all = counts.iter().sum::<usize>() == view.partitions.len();
-            let even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
-            if all && even { Ok(()) } else { Err(format!("{counts:?}")) }
+            let view = self.nodes[0].view();
+            let leads: Vec<u32> = view.nodes.iter().map(|node| node.leads).collect();
+            let all = view.partitions.iter().all(|partition| partition.leader.is_some());
+            let even =
+                leads.iter().min().zip(leads.iter().max()).is_some_and(|(least, most)| most - least <= 1);
+            if all && even { Ok(()) } else { Err(format!("{leads:?}, all: {all}")) }
         });
     }
 
