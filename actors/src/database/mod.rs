@@ -12,6 +12,7 @@ mod verify;
 mod view;
 
 pub(crate) use scan::Range;
+pub(crate) use txn::ended;
 
 use crate::context::NodeContext;
 use crate::gateway::LARGE_BYTES;
@@ -313,9 +314,14 @@ impl Database {
 
     /// A timestamp from now on: above every version that anyone was told of before this call.
     pub(crate) async fn timestamp(&self, context: &RequestContext) -> Result<Timestamp, Error> {
+        self.timestamps(1, context).await
+    }
+
+    /// The first of `count` timestamps in a row, which nobody else gets.
+    pub(crate) async fn timestamps(&self, count: u64, context: &RequestContext) -> Result<Timestamp, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.context.oracle(crate::oracle::OracleMessage::want(
-            1,
+            count,
             Box::new(move |grant| {
                 // Whoever asked has stopped waiting.
                 let _ = sender.send(grant);

@@ -19,7 +19,7 @@ pub(crate) use locks::find_deadlocks;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 pub(crate) use session::{SessionMessage, begin};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -94,6 +94,8 @@ struct State {
     open: BTreeMap<TxnId, Handle>,
     /// Begun, and not in `open` yet.
     beginning: usize,
+    /// Named batches that run. Their requests are bounded where they come in.
+    batches: BTreeSet<TxnId>,
     ended: BTreeMap<TxnId, TxnOutcome>,
     /// In the order in which they ended.
     order: VecDeque<TxnId>,
@@ -102,6 +104,8 @@ struct State {
 /// What a node knows of one of its transactions.
 pub(crate) enum Known {
     Open(Handle),
+    /// It is a batch that runs.
+    Batch,
     Ended(TxnOutcome),
     Nothing,
 }
@@ -116,7 +120,30 @@ impl Transactions {
         if let Some(handle) = state.open.get(&txn) {
             return Known::Open(handle.clone());
         }
+        if state.batches.contains(&txn) {
+            return Known::Batch;
+        }
         state.ended.get(&txn).map_or(Known::Nothing, |outcome| Known::Ended(outcome.clone()))
+    }
+
+    /// Puts a named batch on the list of what runs; unless it has ended, then answers how.
+    fn enter(&self, txn: TxnId) -> Result<Option<TxnOutcome>, Error> {
+        let mut state = self.lock();
+        if state.open.contains_key(&txn) {
+            return Err(Error::invalid(format!("{txn} is an open transaction, and no name for a batch")));
+        }
+        if let Some(outcome) = state.ended.get(&txn) {
+            return Ok(Some(outcome.clone()));
+        }
+        if !state.batches.insert(txn) {
+            return Err(Error::unknown(format!("the batch {txn} is being done")));
+        }
+        Ok(None)
+    }
+
+    /// Takes it off.
+    fn leave(&self, txn: TxnId) {
+        self.lock().batches.remove(&txn);
     }
 
     /// Makes room for one more.

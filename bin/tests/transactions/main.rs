@@ -14,4 +14,5 @@ mod levels;
 mod locks;
 mod lossy;
 mod lost;
+mod named;
 mod prompt;

@@ -10,14 +10,16 @@
 //! | a read, a lock, an abort | it is asked again |
 //! | a write | it may be buffered or not, and sending it again could undo one that came after it. The transaction can only be aborted: this and every later call ends as `conflict` |
 //! | a commit | [`commit`](Txn::commit) asks for the outcome until it knows (`ending`) |
-//! | a batch | `unknown`: a batch has no name before it is answered. Where that matters, use [`Client::transact`] |
+//! | a batch | it was named before it was sent (`names`), so its outcome is asked for in the same way. One that was aborted is done again; of one that was committed all is known but what it read |
 
 mod batch;
 mod ending;
+mod names;
 mod options;
 mod transact;
 
 pub use batch::{Batch, BatchResult, Committed};
+pub(crate) use names::Names;
 pub use options::TxnOptions;
 pub(crate) use transact::Runs;
 

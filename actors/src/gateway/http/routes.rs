@@ -49,6 +49,7 @@ fn routes() -> Vec<Route> {
             )
         },
         route(&["/batch"], post(txn::batch::run)),
+        route(&["/batch/id"], post(txn::batch::name)),
         route(&["/healthz"], get(admin::healthz)),
         route(&["/readyz"], get(admin::readyz)),
         route(&["/metrics"], get(admin::metrics)),

@@ -115,7 +115,11 @@ impl Templates {
                 }
                 Kind::Single | Kind::Cross => {
                     let put = |mark| write(marked(mark), &keyspace, value.clone());
-                    Request::Txn(TxnRequest::Batch(TxnBatch { isolation, ops: KEY_MARKS.map(put).into() }))
+                    Request::Txn(TxnRequest::Batch(TxnBatch {
+                        id: None,
+                        isolation,
+                        ops: KEY_MARKS.map(put).into(),
+                    }))
                 }
                 Kind::Rmw => Request::Txn(begin(isolation)),
             };

@@ -9,7 +9,8 @@
 //!              POST /txn/{id}/commit ─▶ 200, or 409 with code conflict
 //!              POST /txn/{id}/abort  ─▶ 204
 //! GET /txn/{id} ─▶ what became of it
-//! POST /batch ─▶ all of that in one request                                                          batch
+//! POST /batch/id ─▶ 201, a name for a batch                                                          batch
+//! POST /batch ─▶ all of that in one request
 //! ```
 
 pub(super) mod batch;
@@ -170,6 +171,7 @@ fn mismatch(response: &TxnResponse) -> Failure {
         TxnResponse::Page(_) => "a page",
         TxnResponse::Outcome(_) => "an outcome",
         TxnResponse::Batch { .. } => "a batch",
+        TxnResponse::Names { .. } => "names",
     };
     Error::internal(format!("the transaction's request was answered by {kind}")).into()
 }
