@@ -185,8 +185,14 @@ impl Dispatch {
         if error.code == ErrorCode::Unavailable {
             self.refresh_soon();
         }
-        let unclear = matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal);
-        Failure { again: error.is_retryable() || (unclear && is_read(request)), error }
+        let (unclear, reads) =
+            (matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal), is_read(request));
+        let error = match error.code {
+            // There is nothing about a read to be left in doubt.
+            ErrorCode::Unknown if reads => Error::unavailable(error.message),
+            _ => error,
+        };
+        Failure { again: error.is_retryable() || (unclear && reads), error }
     }
 
     fn judge_silence(self: &Arc<Self>, node: &Arc<Node>, error: CallError, task: &Task) -> Failure {

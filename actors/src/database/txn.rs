@@ -106,7 +106,12 @@ impl Database {
         match called {
             Ok(CallResult::Success(answer)) => answer,
             Ok(CallResult::Timeout) => {
-                Err(Error::unknown(format!("{txn} gave no answer within the deadline")))
+                let message = format!("{txn} gave no answer within the deadline");
+                Err(if rules::txn_is_write(request) {
+                    Error::unknown(message)
+                } else {
+                    Error::unavailable(message)
+                })
             }
             // It has ended meanwhile.
             _ => match self.context.transactions.find(txn) {

@@ -13,7 +13,7 @@ use crate::database::{Database, RequestContext, ended};
 use std::sync::Arc;
 use trandb_cluster::limits::{TXN_BATCH_RESULT_BYTES_MAX, TXN_NAME_MS_MAX, TXN_NAMES_MAX};
 use trandb_cluster::txn::{Coordinator, TxnBatch, TxnOutcome, TxnRequest, TxnResponse};
-use trandb_cluster::{Error, Timestamp, TxnId};
+use trandb_cluster::{Error, ErrorCode, Timestamp, TxnId};
 
 /// A named batch that runs: it is on the node's list for as long as this lives.
 struct Running {
@@ -69,10 +69,21 @@ impl Database {
         let now = self.timestamp(request).await?;
         let txn = batch.id.unwrap_or(TxnId { begin: now, node: self.node() });
         check_name(txn, now)?;
+        let doubt = batch.id.is_some() && self.context().transactions.may_have_run(txn, now);
         let mut core = Coordinator::new(txn, batch.isolation, false, now);
         let done = self.do_batch(&mut core, batch, running.as_ref(), request).await;
         self.release_locks(txn);
-        done
+        match done {
+            // It may be its own earlier run that makes it fail.
+            Err(error) if doubt && error.code != ErrorCode::Unknown && !error.is_retryable() => {
+                match self.inquire(txn, request).await {
+                    Ok(committed @ TxnOutcome::Committed(_)) => Ok(TxnResponse::Outcome(committed)),
+                    Ok(_) => Err(error),
+                    Err(asked) => Err(Error::unknown(format!("{}; and {}", error.message, asked.message))),
+                }
+            }
+            done => done,
+        }
     }
 
     async fn do_batch(

@@ -167,6 +167,16 @@ fn dead() -> Failed {
     Failed::unknown(Error::unknown("its coordinator died"))
 }
 
+/// What came of preparing in all partitions. What was committed before is in the way of its own second run, which others
+/// may refuse then.
+fn together(done: Vec<Result<Option<Timestamp>, Failed>>) -> Result<Option<Timestamp>, Failed> {
+    let before = done.iter().find_map(|one| one.as_ref().ok().copied().flatten());
+    match before {
+        Some(at) => Ok(Some(at)),
+        None => done.into_iter().try_for_each(|one| one.map(drop)).map(|()| None),
+    }
+}
+
 /// A commit over several partitions.
 struct Commit<'a> {
     database: &'a Database,
@@ -191,7 +201,8 @@ impl Commit<'_> {
         }
         let began = Instant::now();
         let decided = match prepared {
-            Ok(()) => self.decide().await,
+            Ok(None) => self.decide().await,
+            Ok(Some(at)) => Ok(at),
             Err(failed) => {
                 self.abort(failed.error.message.clone());
                 Err(failed)
@@ -225,12 +236,13 @@ impl Commit<'_> {
         decided
     }
 
-    /// Has every partition prepare its parts, one after the other, all partitions at once.
+    /// Has every partition prepare its parts, one after the other, all partitions at once. When it was committed, should
+    /// its anchor know that it was, by an earlier run of the same named batch.
     async fn prepare(
         &self,
         parts: BTreeMap<PartitionId, Vec<Effects>>,
         others: &[PartitionId],
-    ) -> Result<(), Failed> {
+    ) -> Result<Option<Timestamp>, Failed> {
         let anchor = self.anchor;
         let all = parts.into_iter().map(|(partition, parts)| async move {
             for (part, effects) in (0..).zip(parts) {
@@ -244,6 +256,7 @@ impl Commit<'_> {
                 });
                 let refused = match pass(self.database, partition, step, &effects, self.request).await {
                     Ok(TxnApplied::Prepared) => continue,
+                    Ok(TxnApplied::Committed(at)) => return Ok(Some(at)),
                     Ok(TxnApplied::Refused(conflict)) => Failed::refused(&conflict),
                     Ok(TxnApplied::Aborted(why)) => Failed::conflict("aborted", why),
                     Ok(other) => Failed::conflict("aborted", format!("{partition} answered {other:?}")),
@@ -257,7 +270,7 @@ impl Commit<'_> {
                 };
                 return Err(refused);
             }
-            Ok(())
+            Ok(None)
         });
         // All, also when one refuses: what is still under way would prepare after it was told to let go.
         let all = join_all(all);
@@ -266,7 +279,7 @@ impl Commit<'_> {
         loop {
             tokio::select! {
                 biased;
-                done = &mut all => return done.into_iter().collect(),
+                done = &mut all => return together(done),
                 _ = extend.tick() => {
                     let (database, txn) = (self.database.clone(), self.txn);
                     let request = RequestContext { deadline: Instant::now() + EXTEND, trace: None };

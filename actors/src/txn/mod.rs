@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::txn::{TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::TraceContext;
-use trandb_cluster::{Error, TxnId};
+use trandb_cluster::{Error, Timestamp, TxnId};
 use trandb_runtime::pace::pace;
 use trandb_runtime::rpc::Reply;
 
@@ -99,6 +99,10 @@ struct State {
     ended: BTreeMap<TxnId, TxnOutcome>,
     /// In the order in which they ended.
     order: VecDeque<TxnId>,
+    /// The youngest of those that had to make room.
+    forgotten: Timestamp,
+    /// Some point in time since which this list has been kept.
+    since: Option<Timestamp>,
 }
 
 /// What a node knows of one of its transactions.
@@ -141,6 +145,14 @@ impl Transactions {
         Ok(None)
     }
 
+    /// Whether a named batch that is on no list may have run here all the same, before the node was restarted or so
+    /// many others ended; it is `now` now.
+    fn may_have_run(&self, txn: TxnId, now: Timestamp) -> bool {
+        let mut state = self.lock();
+        let since = *state.since.get_or_insert(now);
+        txn.begin <= since.max(state.forgotten)
+    }
+
     /// Takes it off.
     fn leave(&self, txn: TxnId) {
         self.lock().batches.remove(&txn);
@@ -175,6 +187,7 @@ impl Transactions {
                 && let Some(oldest) = state.order.pop_front()
             {
                 state.ended.remove(&oldest);
+                state.forgotten = state.forgotten.max(oldest.begin);
             }
         }
     }

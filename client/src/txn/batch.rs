@@ -2,6 +2,7 @@
 
 use super::ask;
 use super::ending::{OPEN_PAUSE, outcome};
+use super::transact::again_until;
 use crate::client::{Client, check_value};
 use crate::dispatch::{Task, mismatch};
 use crate::routing::Target;
@@ -126,6 +127,7 @@ impl Client {
         }
         let target = self.target(&ops);
         let deadline = Instant::now() + self.timeout;
+        let again_until = again_until(deadline, self.timeout);
         for run in 1.. {
             let error = match self.run_batch(isolation, &ops, target, deadline).await {
                 Ok(done) => {
@@ -137,7 +139,7 @@ impl Client {
             // Of these each says that nothing was written.
             let again =
                 matches!(error.code, ErrorCode::Conflict | ErrorCode::Unavailable | ErrorCode::Overloaded);
-            match again.then(|| self.dispatch.pause_after_conflict(run, deadline)).flatten() {
+            match again.then(|| self.dispatch.pause_after_conflict(run, again_until)).flatten() {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => return Err(error),
             }
