@@ -109,6 +109,13 @@ impl Database {
         self.routes.borrow().table.keyspace(name)
     }
 
+    /// A keyspace's name, for a label.
+    pub(crate) fn keyspace_name(&self, id: KeyspaceId) -> String {
+        let routes = self.routes.borrow();
+        let name = routes.table.keyspaces().find(|(_, known)| *known == id).map(|(name, _)| name.to_owned());
+        name.unwrap_or_else(|| id.to_string())
+    }
+
     /// Makes this node's actor of a partition panic, to see its supervisor at work. Debug builds only.
     ///
     /// # Errors

@@ -60,7 +60,8 @@ impl Database {
         context: &RequestContext,
     ) -> Result<TxnResponse, Error> {
         let txn = match request {
-            TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms } => {
+            TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms, run } => {
+                count_run("transaction", *run);
                 let most = self.context.config.txn.idle_timeout_ms;
                 let idle = match u64::from(*idle_timeout_ms) {
                     0 => most,
@@ -70,7 +71,10 @@ impl Database {
                 let (txn, read_at) = begin(&self.context, *isolation, *read_only, *at, idle, context).await?;
                 return Ok(TxnResponse::Begun { txn, read_at });
             }
-            TxnRequest::Batch(batch) => return self.batch(batch.clone(), context).await,
+            TxnRequest::Batch(batch) => {
+                count_run("batch", batch.run);
+                return self.batch(batch.clone(), context).await;
+            }
             TxnRequest::Names { count } => return self.batch_names(*count, context).await,
             TxnRequest::Op { txn, .. }
             | TxnRequest::Commit { txn }
@@ -182,6 +186,13 @@ impl Database {
         let call = Call { partition, writes: false, weight };
         let make = |reply| PartitionMessage::Txn(TxnCall { step: step.clone(), trace: context.trace }, reply);
         self.at_leader(&call, context, make).await.map(|(applied, _)| applied)
+    }
+}
+
+/// Counts what is run again.
+fn count_run(kind: &'static str, run: u32) {
+    if run > 0 {
+        metrics::counter!("trandb_txn_retries_total", "kind" => kind).increment(1);
     }
 }
 

@@ -7,6 +7,7 @@
 //! A name is good for less time than outcomes are kept at the least. Were it not, one that is sent again could meet no
 //! trace of its first run, and be done twice.
 
+use super::trace::phase;
 use super::{commit, ops};
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext, ended};
@@ -66,8 +67,11 @@ impl Database {
         running: Option<Running>,
         request: &RequestContext,
     ) -> Result<TxnResponse, Error> {
-        let now = self.timestamp(request).await?;
+        let (span, inner) = phase("txn begin", self.node(), batch.id, request);
+        let now = self.timestamp(&inner).await?;
         let txn = batch.id.unwrap_or(TxnId { begin: now, node: self.node() });
+        span.record("txn", tracing::field::display(txn));
+        drop(span);
         check_name(txn, now)?;
         let doubt = batch.id.is_some() && self.context().transactions.may_have_run(txn, now);
         let mut core = Coordinator::new(txn, batch.isolation, false, now);

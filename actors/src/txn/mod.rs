@@ -11,6 +11,7 @@ mod locks;
 mod ops;
 mod outcome;
 mod session;
+mod trace;
 
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};

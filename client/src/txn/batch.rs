@@ -129,7 +129,7 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let again_until = again_until(deadline, self.timeout);
         for run in 1.. {
-            let error = match self.run_batch(isolation, &ops, target, deadline).await {
+            let error = match self.run_batch(run - 1, isolation, &ops, target, deadline).await {
                 Ok(done) => {
                     self.dispatch.transacted();
                     return Ok(done);
@@ -150,6 +150,7 @@ impl Client {
     /// Sends a batch under a name of its own, until it is known what came of it.
     async fn run_batch(
         &self,
+        run: u32,
         isolation: Isolation,
         ops: &[TxnOp],
         target: Target,
@@ -157,7 +158,7 @@ impl Client {
     ) -> Result<Committed, Error> {
         let begin = self.dispatch.names.take(&self.dispatch, deadline).await?;
         let mut txn = TxnId { begin, node: NodeId(0) };
-        let request = TxnRequest::Batch(TxnBatch { id: Some(txn), isolation, ops: ops.to_vec() });
+        let request = TxnRequest::Batch(TxnBatch { id: Some(txn), run, isolation, ops: ops.to_vec() });
         let task = Task {
             request: Request::Txn(request),
             target,

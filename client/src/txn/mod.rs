@@ -118,7 +118,7 @@ impl Client {
     /// # Errors
     /// `invalid` for options that do not go together; else as [`begin`](Self::begin).
     pub async fn begin_with(&self, options: TxnOptions) -> Result<Txn, Error> {
-        self.open(options, Pace::PerCall(self.timeout)).await
+        self.open(options, 0, Pace::PerCall(self.timeout)).await
     }
 
     /// What became of a transaction, of any client. Outcomes are kept for up to 24 hours. One that nobody knows can never
@@ -132,9 +132,9 @@ impl Client {
         ending::outcome(ask(&self.dispatch, asked, Target::Node(txn.node), deadline, self.trace).await?)
     }
 
-    async fn open(&self, options: TxnOptions, pace: Pace) -> Result<Txn, Error> {
+    async fn open(&self, options: TxnOptions, run: u32, pace: Pace) -> Result<Txn, Error> {
         let deadline = pace.end();
-        match ask(&self.dispatch, options.begin(), Target::Any, deadline, self.trace).await? {
+        match ask(&self.dispatch, options.begin(run), Target::Any, deadline, self.trace).await? {
             TxnResponse::Begun { txn, read_at } => {
                 let inner = Inner {
                     id: txn,

@@ -84,9 +84,10 @@ impl Runs {
 
     /// Opens the next one.
     pub(crate) async fn begin(&mut self) -> Result<Txn, Error> {
+        let run = self.runs;
         self.runs += 1;
         let attempt = self.client.dispatch.options.attempt_timeout;
-        self.client.open(self.options, Pace::Until(self.deadline, attempt)).await
+        self.client.open(self.options, run, Pace::Until(self.deadline, attempt)).await
     }
 
     /// Commits it, if `result` says so. None after the pause when it is to be run again.

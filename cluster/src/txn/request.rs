@@ -64,6 +64,9 @@ pub struct TxnBatch {
     /// name says, once, however often it is sent. None: the node names it.
     #[serde(default)]
     pub id: Option<TxnId>,
+    /// Which run of the same work it is, from zero on: for the metrics only.
+    #[serde(default)]
+    pub run: u32,
     /// How they see others.
     #[serde(default)]
     pub isolation: Isolation,
@@ -143,6 +146,9 @@ pub enum TxnRequest {
         /// the most.
         #[serde(default)]
         idle_timeout_ms: u32,
+        /// Which run of the same work it is, from zero on: for the metrics only.
+        #[serde(default)]
+        run: u32,
     },
     /// Does one operation. Any node leads it to the coordinator.
     Op {
@@ -252,7 +258,7 @@ mod tests {
     fn no_more_operations_are_kept_than_tell_that_there_are_too_many() {
         let of = |count| {
             let get = TxnOp::Get(TxnKey { key: Bytes::from_static(b"k"), keyspace: None });
-            TxnBatch { id: None, isolation: Isolation::Snapshot, ops: vec![get; count] }
+            TxnBatch { id: None, run: 0, isolation: Isolation::Snapshot, ops: vec![get; count] }
         };
         let kept = |count| wire::decode::<TxnBatch>(&wire::encode(&of(count))).map(|batch| batch.ops.len());
         assert_eq!(kept(TXN_OPS_MAX), Ok(TXN_OPS_MAX));

@@ -81,7 +81,7 @@ impl Transactions {
             {
                 Ok(TxnResponse::Outcome(self.outcome(txn)))
             }
-            TxnRequest::Batch(TxnBatch { id, isolation, ops }) => {
+            TxnRequest::Batch(TxnBatch { id, isolation, ops, .. }) => {
                 let (txn, _) = self.begin_as(map, id, isolation, false);
                 let (mut results, mut bytes) = (Vec::new(), 0);
                 for op in ops {

@@ -210,7 +210,8 @@ async fn keyspaces_and_options_are_sent() {
                 isolation: trandb_client::Isolation::Snapshot,
                 idle_timeout_ms: 1,
                 read_only: false,
-                at: None
+                at: None,
+                run: 0,
             })
         )
     });

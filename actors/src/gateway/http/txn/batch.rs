@@ -84,7 +84,7 @@ pub(crate) async fn run(State(http): State<Arc<Http>>, request: Request) -> Resu
     });
     let ops: Vec<TxnOp> = ops.collect::<Result<_, Error>>()?;
     let shapes: Vec<Shape> = ops.iter().map(Shape::of).collect();
-    match ask(&http, info, TxnRequest::Batch(TxnBatch { id, isolation, ops })).await? {
+    match ask(&http, info, TxnRequest::Batch(TxnBatch { id, run: 0, isolation, ops })).await? {
         TxnResponse::Batch { txn, committed, results } => {
             if results.len() != shapes.len() {
                 let error = format!("{} answers to {} operations", results.len(), shapes.len());

@@ -59,7 +59,8 @@ pub(super) async fn begin(State(http): State<Arc<Http>>, request: Request) -> Re
         false => parse(&body.bytes)?,
     };
     let at = at.as_deref().map(point_in_time).transpose()?;
-    match ask(&http, info, TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms }).await? {
+    let asked = TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms, run: 0 };
+    match ask(&http, info, asked).await? {
         TxnResponse::Begun { txn, read_at } => {
             let body = json!({ "id": txn.to_string(), "read_at": read_at.to_string() });
             let mut response = json(StatusCode::CREATED, &body);
