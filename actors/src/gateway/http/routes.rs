@@ -75,7 +75,8 @@ pub(super) fn router(http: Arc<Http>) -> Router {
         }
     }
     #[cfg(debug_assertions)]
-    let router = router.route("/admin/debug/panic", post(admin::panic));
+    let router =
+        router.route("/admin/debug/panic", post(admin::panic)).route("/admin/debug/end", post(admin::end));
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(http)
 }
 
