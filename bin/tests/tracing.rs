@@ -325,6 +325,12 @@ fn each_phase_of_a_transaction_is_a_span_of_its_request() {
     let dir = tempfile::tempdir().expect("a directory");
     let nodes = three(dir.path(), &collector);
     let caller = "00f067aa0ba902b7";
+    wait_until("leaders on all nodes", || {
+        let (_, body) = ask_for(&nodes[0].http, "GET", "/admin/cluster", "-", "");
+        let view: serde_json::Value = serde_json::from_str(&body).ok()?;
+        // One leads the system group, too.
+        view["nodes"].as_array()?.iter().all(|node| node["leads"].as_u64() >= Some(2)).then_some(())
+    });
     let ops: Vec<String> =
         (0..32).map(|key| format!(r#"{{"op":"put","key":"phases/{key}","value":"v"}}"#)).collect();
     let batch = format!("{{\"ops\":[{}]}}", ops.join(","));
