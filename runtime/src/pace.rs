@@ -17,7 +17,7 @@ pub const DEATHS: &[&str] = &["preparing", "prepared", "decided", "telling"];
 /// Steps of transactions that a whole node can end at: as a coordinator, as a partition's leader that takes a step up or
 /// has applied it, and as the oracle's leader that is asked for timestamps.
 pub const ENDS: &[&str] = &[
-    "preparing",
+    "one-prepared",
     "prepared",
     "decided",
     "telling",

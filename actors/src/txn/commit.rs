@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
 use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
-use trandb_runtime::pace::dies;
+use trandb_runtime::pace::{dies, reach};
 use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long a commit that has begun is pursued, whoever waits for it: less than outcomes are kept in any case.
@@ -276,7 +276,10 @@ impl Commit<'_> {
                     effects: effects.clone(),
                 });
                 let refused = match pass(self.database, partition, step, &effects, request).await {
-                    Ok(TxnApplied::Prepared) => continue,
+                    Ok(TxnApplied::Prepared) => {
+                        reach("one-prepared");
+                        continue;
+                    }
                     Ok(TxnApplied::Committed(at)) => return Ok(Some(at)),
                     Ok(TxnApplied::Refused(conflict)) => Failed::refused(self.database, &conflict),
                     Ok(TxnApplied::Aborted(why)) => Failed::conflict("aborted", why),

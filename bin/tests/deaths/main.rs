@@ -53,7 +53,7 @@ const SOME: &[(Who, &str)] = &[
 
 /// All of them.
 const ALL: &[(Who, &str)] = &[
-    (Who::Coordinator, "preparing"),
+    (Who::Coordinator, "one-prepared"),
     (Who::Coordinator, "prepared"),
     (Who::Coordinator, "decided"),
     (Who::Coordinator, "telling"),

@@ -495,6 +495,19 @@ impl Cluster {
         Client::connect_with(builder, self.addrs()).expect("a node answers")
     }
 
+    /// Waits until the nodes lead as many groups each as they will, so that no leader moves any more by itself.
+    pub(crate) fn wait_spread(&self) {
+        eventually("leaders on all nodes", || {
+            let view = self.nodes[0].view();
+            let leads: Vec<u32> = view.nodes.iter().map(|node| node.leads).collect();
+            let (least, most) = (leads.iter().min().copied(), leads.iter().max().copied());
+            match (least, most) {
+                (Some(least), Some(most)) if least > 0 && most - least <= 1 => Ok(()),
+                _ => Err(format!("they lead {leads:?}")),
+            }
+        });
+    }
+
     /// Waits until every replica of every partition is on `replicas` nodes and holds the same; how many keys
     /// there are.
     pub(crate) fn wait_identical(&self, replicas: usize) -> u64 {

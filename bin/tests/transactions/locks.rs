@@ -35,6 +35,8 @@ fn who_waits_for_a_lock_goes_on_with_what_was_committed() {
 #[test]
 fn a_wait_ends_with_its_deadline_and_over_http_after_a_second() {
     let cluster = Cluster::start(3, &["--partitions", "4"]);
+    // A leader that moves takes no locks along.
+    cluster.wait_spread();
     let holder = cluster.nodes[0].client().begin().expect("begins");
     holder.lock("busy").expect("is free");
     holder.lock("busy").expect("it holds it already");
