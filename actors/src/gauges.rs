@@ -18,10 +18,11 @@ impl Gauges {
         gauge!("trandb_queue_bytes", "partition" => label).set(queued_bytes as f64);
     }
 
-    /// Undecided transactions that hold keys of a partition, and keys that are locked.
-    pub fn held(&self, id: PartitionId, transactions: usize, locked: usize) {
+    /// Undecided transactions that hold keys of a partition, keys that they are going to write, and keys that are locked.
+    pub fn held(&self, id: PartitionId, transactions: usize, intents: usize, locked: usize) {
         let label = id.0.to_string();
         gauge!("trandb_txn_held", "partition" => label.clone()).set(transactions as f64);
+        gauge!("trandb_txn_intents", "partition" => label.clone()).set(intents as f64);
         gauge!("trandb_txn_locked_keys", "partition" => label).set(locked as f64);
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use trandb_cluster::oracle::{GRANT_MAX, Grant, Oracle};
 use trandb_cluster::system::{SystemApplied, SystemCommand};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp, wire};
-use trandb_runtime::pace::pace;
+use trandb_runtime::pace::{pace, reach};
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ClientWriteError, RaftError, WatchReceiver};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft, lease_valid};
@@ -163,7 +163,10 @@ impl Actor for OracleActor {
                 let sink: GrantSink = Box::new(move |grant| reply.send(grant.map_err(|error| error.message)));
                 // Only the leader answers a peer; anyone else would lead it in circles.
                 match oracle.leader_raft() {
-                    Some(_) if (1..=GRANT_MAX).contains(&call.count) => oracle.want(call.count, sink),
+                    Some(_) if (1..=GRANT_MAX).contains(&call.count) => {
+                        reach("grant");
+                        oracle.want(call.count, sink);
+                    }
                     Some(_) => {
                         sink(Err(Error::invalid(format!(
                             "{} timestamps at once, the limit is {GRANT_MAX}",

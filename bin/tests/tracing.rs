@@ -211,7 +211,12 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 /// The status of one request, 0 if there is no answer.
 fn ask(http: &str, method: &str, path: &str, traceparent: &str, body: &str) -> u16 {
-    let try_it = || -> Option<u16> {
+    ask_for(http, method, path, traceparent, body).0
+}
+
+/// The same, and the body.
+fn ask_for(http: &str, method: &str, path: &str, traceparent: &str, body: &str) -> (u16, String) {
+    let try_it = || -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(http).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let length = body.len();
@@ -221,28 +226,34 @@ fn ask(http: &str, method: &str, path: &str, traceparent: &str, body: &str) -> u
              content-length: {length}\r\n\r\n{body}"
         )
         .ok()?;
-        let (first, _) = message(&mut BufReader::new(stream))?;
-        first.split(' ').nth(1)?.parse().ok()
+        let (first, body) = message(&mut BufReader::new(stream))?;
+        Some((first.split(' ').nth(1)?.parse().ok()?, String::from_utf8(body).ok()?))
     };
-    try_it().unwrap_or(0)
+    try_it().unwrap_or_default()
 }
 
-#[test]
-fn a_request_is_one_trace_over_the_nodes_that_serve_it() {
-    let collector = Collector::start();
-    let dir = tempfile::tempdir().expect("a directory");
+/// Three nodes that send their spans to `collector`, all ready.
+fn three(dir: &std::path::Path, collector: &Collector) -> Vec<Node> {
     let ports: [u16; 9] = free_ports();
     let seeds = format!("127.0.0.1:{},127.0.0.1:{},127.0.0.1:{}", ports[1], ports[4], ports[7]);
     let nodes: Vec<Node> = ports
         .chunks(3)
         .map(|ports| {
             let ports = [ports[0], ports[1], ports[2]];
-            start(&dir.path().join(ports[0].to_string()), ports, &seeds, &collector)
+            start(&dir.join(ports[0].to_string()), ports, &seeds, collector)
         })
         .collect();
     for node in &nodes {
         wait_until("a ready node", || (ask(&node.http, "GET", "/readyz", "-", "") == 200).then_some(()));
     }
+    nodes
+}
+
+#[test]
+fn a_request_is_one_trace_over_the_nodes_that_serve_it() {
+    let collector = Collector::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = three(dir.path(), &collector);
 
     // Whoever leads the key's partition, two of the three nodes have to ask another one.
     let caller = "00f067aa0ba902b7";
@@ -293,5 +304,88 @@ fn a_request_is_one_trace_over_the_nodes_that_serve_it() {
     for kind in 1..=3 {
         let crossed = crossings.iter().filter(|(crossed, _)| *crossed == kind).count();
         assert!(crossed >= 2, "traces of kind {kind} that go to another node: {crossings:?}");
+    }
+}
+
+/// The phases of a transaction, each with the span that it is a part of.
+const PHASES: &[(&str, &str)] = &[
+    ("txn begin", "POST /batch"),
+    ("txn prepare", "POST /batch"),
+    ("partition prepare", "txn prepare"),
+    ("txn decide", "POST /batch"),
+    ("partition decide", "txn decide"),
+    ("txn resolve", "POST /batch"),
+    ("partition resolve", "txn resolve"),
+    ("partition finish", "txn resolve"),
+];
+
+#[test]
+fn each_phase_of_a_transaction_is_a_span_of_its_request() {
+    let collector = Collector::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = three(dir.path(), &collector);
+    let caller = "00f067aa0ba902b7";
+    wait_until("leaders on all nodes", || {
+        let (_, body) = ask_for(&nodes[0].http, "GET", "/admin/cluster", "-", "");
+        let view: serde_json::Value = serde_json::from_str(&body).ok()?;
+        // One leads the system group, too.
+        view["nodes"].as_array()?.iter().all(|node| node["leads"].as_u64() >= Some(2)).then_some(())
+    });
+    let ops: Vec<String> =
+        (0..32).map(|key| format!(r#"{{"op":"put","key":"phases/{key}","value":"v"}}"#)).collect();
+    let batch = format!("{{\"ops\":[{}]}}", ops.join(","));
+    let header = |id: &str| format!("00-{id}-{caller}-01");
+
+    // One trace of one batch over all partitions, so over all nodes. Again while a leader is being elected.
+    let mut number = 0;
+    let id = wait_until("an answer", || {
+        number += 1;
+        let id = format!("4{number:031x}");
+        (ask(&nodes[0].http, "POST", "/batch", &header(&id), &batch) == 200).then_some(id)
+    });
+    let has = |spans: &[Span], name: &str, parent: &str| {
+        spans.iter().any(|span| {
+            span.name == name && spans.iter().any(|above| above.id == span.parent && above.name == parent)
+        })
+    };
+    let spans = wait_until("the export of all phases", || {
+        let spans = collector.trace(&id);
+        PHASES.iter().all(|(name, parent)| has(&spans, name, parent)).then_some(spans)
+    });
+    for (name, parent) in PHASES {
+        for span in spans.iter().filter(|span| span.name == *name) {
+            let above = spans.iter().find(|above| above.id == span.parent);
+            assert_eq!(above.map(|above| above.name.as_str()), Some(*parent), "{span:?}");
+        }
+    }
+    let preparing: BTreeSet<&str> =
+        spans.iter().filter(|span| span.name == "partition prepare").map(|span| span.node.as_str()).collect();
+    assert_eq!(preparing.len(), 3, "every node leads some partition: {preparing:?}");
+    assert!(has(&spans, "replicate", "partition prepare"), "{spans:?}");
+
+    // A lock that is waited for, and a commit in one partition, each asked for through another node.
+    let (begun, lock, commit) = (format!("5{:031x}", 1), format!("6{:031x}", 1), format!("7{:031x}", 1));
+    let txn = wait_until("an open transaction", || {
+        let (status, body) = ask_for(&nodes[1].http, "POST", "/txn", &header(&begun), "");
+        let id = body.split('"').skip_while(|part| *part != "id").nth(2).map(str::to_owned);
+        id.filter(|_| status == 201)
+    });
+    let path = format!("/txn/{txn}/keys/locked");
+    wait_until("the lock", || {
+        let status = ask(&nodes[2].http, "POST", &format!("{path}/lock"), &header(&lock), "");
+        (status == 204).then_some(())
+    });
+    assert_eq!(ask(&nodes[0].http, "PUT", &path, "-", "v"), 200);
+    let answer = ask_for(&nodes[2].http, "POST", &format!("/txn/{txn}/commit"), &header(&commit), "");
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    for (id, name, parent) in [
+        (&begun, "txn begin", "POST /txn"),
+        (&lock, "txn lock wait", "/txn/{id}/keys"),
+        (&commit, "txn commit", "POST /txn/{id}/commit"),
+        (&commit, "partition commit", "txn commit"),
+    ] {
+        wait_until(&format!("the export of {name} within {parent}"), || {
+            has(&collector.trace(id), name, parent).then_some(())
+        });
     }
 }

@@ -10,13 +10,14 @@ use crate::node::{Node, lock};
 use crate::options::Options;
 use crate::retry::{Bucket, Jitter, pause};
 use crate::routing::{Routes, Target};
+use crate::txn::Names;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::txn::{TxnOp, TxnRequest};
+use trandb_cluster::txn::{TxnBatch, TxnOp, TxnRequest};
 use trandb_cluster::wire::{Request, Response, Topology, TraceContext};
-use trandb_cluster::{Error, ErrorCode};
+use trandb_cluster::{Error, ErrorCode, NodeId};
 
 /// Between two requests for the partition map: after a failover every answer asks for one.
 const REFRESH_GAP: Duration = Duration::from_millis(250);
@@ -42,6 +43,8 @@ pub(crate) struct Dispatch {
     /// Of transactions that lost a conflict and are run again. One of their own: what wins a conflict has made
     /// progress, so they say nothing about how the cluster is.
     conflicts: Mutex<Bucket>,
+    /// Of batches to come.
+    pub(crate) names: Names,
     /// Spreads requests that no leader is known for.
     turn: AtomicUsize,
 }
@@ -75,6 +78,7 @@ impl Dispatch {
             jitter: Jitter::new(options.seed.unwrap_or_else(seed)),
             bucket: Mutex::new(Bucket::new(options.retry_budget, Instant::now())),
             conflicts: Mutex::new(Bucket::new(options.conflict_budget, Instant::now())),
+            names: Names::default(),
             turn: AtomicUsize::new(0),
             seeds,
             options,
@@ -87,13 +91,22 @@ impl Dispatch {
 
     /// Sends the request until it is done, must not be sent again, or its deadline leaves no room.
     pub(crate) async fn run(self: &Arc<Self>, task: Task) -> Result<Response, Error> {
+        self.run_somewhere(task, &mut NodeId(0)).await
+    }
+
+    /// The same, and says to which node it was sent last, if to any: the one that a batch was named after.
+    pub(crate) async fn run_somewhere(
+        self: &Arc<Self>,
+        task: Task,
+        sent_to: &mut NodeId,
+    ) -> Result<Response, Error> {
         self.refresh_if_old();
         let mut failed_at: Option<Arc<Node>> = None;
         for attempt in 1.. {
             let routes = self.routes();
             let node = self.pick(&routes, task.target, failed_at.as_ref());
             let failure = match &node {
-                Some(node) => match self.attempt(node, &task).await {
+                Some(node) => match self.attempt(node, &task, sent_to).await {
                     Ok(response) => {
                         lock(&self.bucket).succeeded();
                         return Ok(response);
@@ -135,7 +148,12 @@ impl Dispatch {
         lock(&self.conflicts).succeeded();
     }
 
-    async fn attempt(self: &Arc<Self>, node: &Arc<Node>, task: &Task) -> Result<Response, Failure> {
+    async fn attempt(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        task: &Task,
+        sent_to: &mut NodeId,
+    ) -> Result<Response, Failure> {
         let channel = match node.channel(&self.options, task.deadline).await {
             Ok(channel) => channel,
             Err(error) => {
@@ -149,7 +167,9 @@ impl Dispatch {
             true => task.deadline.min(Instant::now() + self.options.attempt_timeout),
             false => task.deadline,
         };
-        match channel.call(task.request.clone(), task.trace, deadline).await {
+        *sent_to = channel.node();
+        let request = addressed(task.request.clone(), *sent_to);
+        match channel.call(request, task.trace, deadline).await {
             Ok(Answer { result, forwarded }) => {
                 node.breaker().succeeded();
                 if forwarded && self.options.leader_hints {
@@ -165,8 +185,14 @@ impl Dispatch {
         if error.code == ErrorCode::Unavailable {
             self.refresh_soon();
         }
-        let unclear = matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal);
-        Failure { again: error.is_retryable() || (unclear && is_read(request)), error }
+        let (unclear, reads) =
+            (matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal), is_read(request));
+        let error = match error.code {
+            // There is nothing about a read to be left in doubt.
+            ErrorCode::Unknown if reads => Error::unavailable(error.message),
+            _ => error,
+        };
+        Failure { again: error.is_retryable() || (unclear && reads), error }
     }
 
     fn judge_silence(self: &Arc<Self>, node: &Arc<Node>, error: CallError, task: &Task) -> Failure {
@@ -301,7 +327,7 @@ impl Dispatch {
             deadline: Instant::now() + BACKGROUND_TIMEOUT,
             trace: None,
         };
-        match Box::pin(self.attempt(&node, &task)).await {
+        match Box::pin(self.attempt(&node, &task, &mut NodeId(0))).await {
             Ok(Response::Topology(topology)) => {
                 self.install(topology);
                 Ok(())
@@ -372,8 +398,17 @@ fn may_ask_again_early(request: &Request) -> bool {
             | Request::Exists { .. }
             | Request::Topology
             | Request::Ping
-            | Request::Txn(TxnRequest::Begin { .. } | TxnRequest::Outcome { .. })
+            | Request::Txn(TxnRequest::Begin { .. } | TxnRequest::Outcome { .. } | TxnRequest::Names { .. })
     )
+}
+
+/// Names a batch after the node that it is sent to, which is then the one to ask about it. It is sent to another one
+/// only if it was surely not done; there it has another name, too.
+fn addressed(mut request: Request, node: NodeId) -> Request {
+    if let Request::Txn(TxnRequest::Batch(TxnBatch { id: Some(id), .. })) = &mut request {
+        id.node = node;
+    }
+    request
 }
 
 /// Entropy for jitter, used only where the builder was given no seed.

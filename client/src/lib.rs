@@ -21,8 +21,9 @@
 //!
 //! A call ends as done, as surely not done (a retryable code, see [`ErrorCode::row`]), or as
 //! [`ErrorCode::Unknown`]: the write was sent and no answer came. Only the caller can know what to do then;
-//! reading the key, or having written with a [`Condition`], tells. In a transaction ([`Client::begin`],
-//! [`Client::transact`]) the client finds out by itself what became of a commit whose answer was lost.
+//! reading the key, or having written with a [`Condition`], tells. Of transactions ([`Client::begin`],
+//! [`Client::transact`], [`Client::batch`]) the client finds out by itself what became of a commit or batch whose answer
+//! was lost.
 
 pub mod blocking;
 mod breaker;

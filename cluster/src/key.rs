@@ -94,6 +94,11 @@ impl EncodedKey {
         &self.0
     }
 
+    /// The keyspace that it is of.
+    pub fn keyspace(&self) -> KeyspaceId {
+        self.0.first_chunk().map_or(KeyspaceId::INTERNAL, |id| KeyspaceId(u32::from_be_bytes(*id)))
+    }
+
     /// The key's own bytes, without the keyspace.
     pub fn user_key(&self) -> Bytes {
         self.0.slice(KEYSPACE_BYTES..)

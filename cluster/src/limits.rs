@@ -66,5 +66,12 @@ pub const TXN_OUTCOMES_MAX: usize = 65_536;
 /// How long an outcome is kept however many there are, in milliseconds: longer than a coordinator tries to learn it.
 pub const TXN_OUTCOME_MS_MIN: u64 = 60_000;
 
+/// How long the name of a batch is good for, in milliseconds: together with the time for which a commit is pursued it
+/// ends before the outcome of an earlier run under the same name may be forgotten. Later: `conflict`.
+pub const TXN_NAME_MS_MAX: u64 = TXN_OUTCOME_MS_MIN / 2;
+
+/// Names of batches that are given out at once; more are cut to it. A millisecond has 262,144 timestamps.
+pub const TXN_NAMES_MAX: u32 = 1024;
+
 /// How long outcomes are kept at the most, in milliseconds.
 pub const TXN_OUTCOME_MS_MAX: u64 = 86_400_000;

@@ -2,8 +2,8 @@
 //! becomes of those that wait for them.
 //!
 //! Actors ask for their [`pace`] before each message, coordinators before each step whether one of them [`dies`] there.
-//! What is chosen is so for the whole process, by node: a simulation is the only thing in its process. A release build has
-//! none of it.
+//! What is chosen is so for the whole process, by node: a simulation is the only thing in its process. Where the process
+//! is one node, all of it can be made to end at a step. A release build has none of it.
 
 use trandb_cluster::NodeId;
 
@@ -13,6 +13,53 @@ pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordin
 /// Steps of a commit over several partitions that a coordinator can die at: when one of them has prepared, when all have,
 /// when it is decided, and when one of the others knows.
 pub const DEATHS: &[&str] = &["preparing", "prepared", "decided", "telling"];
+
+/// Steps of transactions that a whole node can end at: as a coordinator, as a partition's leader that takes a step up or
+/// has applied it, and as the oracle's leader that is asked for timestamps.
+pub const ENDS: &[&str] = &[
+    "one-prepared",
+    "prepared",
+    "decided",
+    "telling",
+    "commit-taken",
+    "commit-applied",
+    "prepare-taken",
+    "prepare-applied",
+    "decide-taken",
+    "decide-applied",
+    "resolve-taken",
+    "resolve-applied",
+    "finish-taken",
+    "finish-applied",
+    "grant",
+];
+
+/// The place in [`ENDS`], from one on, of the step that this process ends at.
+#[cfg(debug_assertions)]
+static END_AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Makes the process end when it comes to that step, without a farewell; false if there is no such step.
+#[cfg(debug_assertions)]
+pub fn end_at(step: &str) -> bool {
+    let place = ENDS.iter().position(|known| *known == step);
+    if let Some(place) = place {
+        END_AT.store(place + 1, std::sync::atomic::Ordering::Relaxed);
+    }
+    place.is_some()
+}
+
+/// Comes to a step, and no further if the process is to end there.
+#[cfg(debug_assertions)]
+pub fn reach(step: &str) {
+    let place = END_AT.load(std::sync::atomic::Ordering::Relaxed);
+    if place.checked_sub(1).is_some_and(|place| ENDS[place] == step) {
+        std::process::abort();
+    }
+}
+
+/// No process of a release build ends so.
+#[cfg(not(debug_assertions))]
+pub const fn reach(_: &str) {}
 
 #[cfg(debug_assertions)]
 mod slow {
@@ -71,6 +118,7 @@ pub fn let_die(_: NodeId, _: &'static str, _: bool) {}
 /// Whether a coordinator of this node dies at this step.
 #[cfg(debug_assertions)]
 pub fn dies(node: NodeId, step: &str) -> bool {
+    reach(step);
     slow::get(node, step).is_some()
 }
 

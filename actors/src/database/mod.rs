@@ -10,6 +10,7 @@ mod verify;
 mod view;
 
 pub(crate) use scan::Range;
+pub(crate) use txn::ended;
 
 use crate::context::NodeContext;
 use crate::gateway::LARGE_BYTES;
@@ -104,6 +105,13 @@ impl Database {
     /// `not_found` for one that does not exist, `unavailable` while the node does not know its cluster.
     pub fn keyspace(&self, name: Option<&str>) -> Result<KeyspaceId, Error> {
         self.routes.borrow().table.keyspace(name)
+    }
+
+    /// A keyspace's name, for a label.
+    pub(crate) fn keyspace_name(&self, id: KeyspaceId) -> String {
+        let routes = self.routes.borrow();
+        let name = routes.table.keyspaces().find(|(_, known)| *known == id).map(|(name, _)| name.to_owned());
+        name.unwrap_or_else(|| id.to_string())
     }
 
     /// Makes this node's actor of a partition panic, to see its supervisor at work. Debug builds only.
@@ -307,9 +315,14 @@ impl Database {
 
     /// A timestamp from now on: above every version that anyone was told of before this call.
     pub(crate) async fn timestamp(&self, context: &RequestContext) -> Result<Timestamp, Error> {
+        self.timestamps(1, context).await
+    }
+
+    /// The first of `count` timestamps in a row, which nobody else gets.
+    pub(crate) async fn timestamps(&self, count: u64, context: &RequestContext) -> Result<Timestamp, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.context.oracle(crate::oracle::OracleMessage::want(
-            1,
+            count,
             Box::new(move |grant| {
                 // Whoever asked has stopped waiting.
                 let _ = sender.send(grant);

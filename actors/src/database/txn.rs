@@ -3,7 +3,7 @@
 
 use super::{Call, Database, RequestContext};
 use crate::context::NodeContext;
-use crate::gateway::LARGE_BYTES;
+use crate::gateway::{LARGE_BYTES, rules};
 use crate::partition::{LockAnswer, LockAsk, LockCall, PartitionMessage, TxnCall};
 use crate::txn::{CoordinatorsMessage, Known, NAME, SessionMessage, TxnAsk, begin};
 use ractor::rpc::CallResult;
@@ -27,8 +27,7 @@ impl Database {
         if txn.node == self.context.node {
             return self.txn_here(&request, context).await;
         }
-        let ends = matches!(request, TxnRequest::Commit { .. });
-        let writes = matches!(request, TxnRequest::Op { op: TxnOp::Write(_), .. }) || ends;
+        let writes = rules::txn_is_write(&request);
         let request = Arc::new(request);
         let timeout = context.deadline.saturating_duration_since(Instant::now());
         let ask =
@@ -61,7 +60,8 @@ impl Database {
         context: &RequestContext,
     ) -> Result<TxnResponse, Error> {
         let txn = match request {
-            TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms } => {
+            TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms, run } => {
+                count_run("transaction", *run);
                 let most = self.context.config.txn.idle_timeout_ms;
                 let idle = match u64::from(*idle_timeout_ms) {
                     0 => most,
@@ -71,7 +71,11 @@ impl Database {
                 let (txn, read_at) = begin(&self.context, *isolation, *read_only, *at, idle, context).await?;
                 return Ok(TxnResponse::Begun { txn, read_at });
             }
-            TxnRequest::Batch(batch) => return self.batch(batch.clone(), context).await,
+            TxnRequest::Batch(batch) => {
+                count_run("batch", batch.run);
+                return self.batch(batch.clone(), context).await;
+            }
+            TxnRequest::Names { count } => return self.batch_names(*count, context).await,
             TxnRequest::Op { txn, .. }
             | TxnRequest::Commit { txn }
             | TxnRequest::Abort { txn }
@@ -80,6 +84,10 @@ impl Database {
         let handle = match self.context.transactions.find(txn) {
             Known::Open(handle) => handle,
             Known::Ended(outcome) => return ended(request, txn, outcome),
+            Known::Batch if matches!(request, TxnRequest::Op { .. }) => {
+                return Err(Error::invalid(format!("{txn} is a batch, which takes nothing more")));
+            }
+            Known::Batch => return Ok(TxnResponse::Outcome(TxnOutcome::Open)),
             Known::Nothing => return self.without_coordinator(request, txn, context).await,
         };
         let timeout = Some(context.deadline.saturating_duration_since(Instant::now()));
@@ -102,7 +110,12 @@ impl Database {
         match called {
             Ok(CallResult::Success(answer)) => answer,
             Ok(CallResult::Timeout) => {
-                Err(Error::unknown(format!("{txn} gave no answer within the deadline")))
+                let message = format!("{txn} gave no answer within the deadline");
+                Err(if rules::txn_is_write(request) {
+                    Error::unknown(message)
+                } else {
+                    Error::unavailable(message)
+                })
             }
             // It has ended meanwhile.
             _ => match self.context.transactions.find(txn) {
@@ -180,10 +193,18 @@ impl Database {
     }
 }
 
+/// Counts what is run again.
+fn count_run(kind: &'static str, run: u32) {
+    if run > 0 {
+        metrics::counter!("trandb_txn_retries_total", "kind" => kind).increment(1);
+    }
+}
+
 /// The transaction that a request names.
 fn named(request: &TxnRequest) -> Option<TxnId> {
     match request {
-        TxnRequest::Begin { .. } | TxnRequest::Batch(_) => None,
+        TxnRequest::Begin { .. } | TxnRequest::Names { .. } => None,
+        TxnRequest::Batch(batch) => batch.id,
         TxnRequest::Op { txn, .. }
         | TxnRequest::Commit { txn }
         | TxnRequest::Abort { txn }
@@ -193,23 +214,33 @@ fn named(request: &TxnRequest) -> Option<TxnId> {
 
 fn weight(request: &TxnRequest) -> usize {
     match request {
-        TxnRequest::Op { op: TxnOp::Write(write), .. } => {
-            write.key.key.len() + write.value.as_ref().map_or(0, bytes::Bytes::len) + 128
+        TxnRequest::Op { op: TxnOp::Write(write), .. } => write.weight(),
+        TxnRequest::Batch(batch) => {
+            1024 + batch
+                .ops
+                .iter()
+                .map(|op| match op {
+                    TxnOp::Write(write) => write.weight(),
+                    _ => 256,
+                })
+                .sum::<usize>()
         }
         _ => 1024,
     }
 }
 
 /// What is answered to a request about a transaction that has ended.
-fn ended(request: &TxnRequest, txn: TxnId, outcome: TxnOutcome) -> Result<TxnResponse, Error> {
+pub(crate) fn ended(request: &TxnRequest, txn: TxnId, outcome: TxnOutcome) -> Result<TxnResponse, Error> {
     match (request, outcome) {
         (TxnRequest::Abort { .. } | TxnRequest::Outcome { .. }, outcome) => Ok(TxnResponse::Outcome(outcome)),
-        (TxnRequest::Commit { .. }, outcome @ TxnOutcome::Committed(_)) => Ok(TxnResponse::Outcome(outcome)),
+        (TxnRequest::Commit { .. } | TxnRequest::Batch(_), outcome @ TxnOutcome::Committed(_)) => {
+            Ok(TxnResponse::Outcome(outcome))
+        }
         (_, TxnOutcome::Aborted(why)) => {
             Err(Error::conflict(format!("transaction {txn} was aborted: {why}")))
         }
         (_, TxnOutcome::Committed(_)) => Err(Error::invalid(format!("transaction {txn} has ended"))),
-        (TxnRequest::Commit { .. }, _) => {
+        (TxnRequest::Commit { .. } | TxnRequest::Batch(_), _) => {
             Err(Error::unknown(format!("transaction {txn} ended longer ago than outcomes are kept")))
         }
         (_, _) => Err(Error::not_found(format!("transaction {txn} ended longer ago than outcomes are kept"))),

@@ -24,12 +24,13 @@ pub(crate) enum Kind {
     TxnAbort,
     TxnOutcome,
     Batch,
+    TxnNames,
     /// Health, metrics, documents, and paths that do not exist.
     Other,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Get,
         Self::Exists,
         Self::Put,
@@ -45,6 +46,7 @@ impl Kind {
         Self::TxnAbort,
         Self::TxnOutcome,
         Self::Batch,
+        Self::TxnNames,
         Self::Other,
     ];
 
@@ -57,6 +59,7 @@ impl Kind {
             TxnRequest::Abort { .. } => Self::TxnAbort,
             TxnRequest::Outcome { .. } => Self::TxnOutcome,
             TxnRequest::Batch(_) => Self::Batch,
+            TxnRequest::Names { .. } => Self::TxnNames,
         }
     }
 
@@ -83,6 +86,7 @@ impl Kind {
             Self::TxnAbort => "txn_abort",
             Self::TxnOutcome => "txn_outcome",
             Self::Batch => "batch",
+            Self::TxnNames => "txn_names",
             Self::Other => "other",
         }
     }

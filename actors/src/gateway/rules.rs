@@ -54,7 +54,8 @@ pub(crate) fn txn(request: &TxnRequest, backend: &dyn Backend) -> Result<(), Err
         TxnRequest::Begin { .. }
         | TxnRequest::Commit { .. }
         | TxnRequest::Abort { .. }
-        | TxnRequest::Outcome { .. } => Ok(()),
+        | TxnRequest::Outcome { .. }
+        | TxnRequest::Names { .. } => Ok(()),
     }
 }
 

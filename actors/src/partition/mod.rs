@@ -12,6 +12,7 @@
 
 mod applier;
 mod checkpoint;
+mod ends;
 mod locks;
 mod message;
 mod reads;
@@ -307,7 +308,8 @@ impl Partition {
             reply.send(refusal.answer());
             return;
         }
-        let span = trace::step("partition txn", call.trace.as_ref(), self.context.node, self.id);
+        ends::taken(&call.step);
+        let span = trace::step(trace::of_step(&call.step), call.trace.as_ref(), self.context.node, self.id);
         let step = Arc::unwrap_or_clone(call.step);
         self.writes.push_step(PendingStep { step, reply: Some(reply), span });
         self.pump();

@@ -2,6 +2,7 @@
 
 use tracing::Span;
 use tracing::field::display;
+use trandb_cluster::txn::TxnStep;
 use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{NodeId, PartitionId};
 use trandb_runtime::telemetry::span_with_parent;
@@ -20,4 +21,18 @@ pub(super) fn step(
         span.record("node", display(node)).record("partition", display(partition));
     }
     span
+}
+
+/// The name of the span of a transaction's step.
+pub(super) fn of_step(step: &TxnStep) -> &'static str {
+    match step {
+        TxnStep::Commit { .. } => "partition commit",
+        TxnStep::Prepare(_) => "partition prepare",
+        TxnStep::Extend { .. } => "partition extend",
+        TxnStep::Push { .. } => "partition push",
+        TxnStep::Decide { .. } => "partition decide",
+        TxnStep::Resolve { .. } => "partition resolve",
+        TxnStep::Finish { .. } => "partition finish",
+        TxnStep::Inquire { .. } => "partition inquire",
+    }
 }

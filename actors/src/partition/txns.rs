@@ -258,7 +258,8 @@ impl Partition {
     /// Once per [`TICK`]: looks after transactions that were abandoned.
     pub(super) fn tend_transactions(&mut self) {
         self.state.gc_outcomes(1024);
-        self.context.gauges.held(self.id, self.state.held().len(), self.locked_keys());
+        let (held, intents) = (self.state.held().len(), self.state.open_intents());
+        self.context.gauges.held(self.id, held, intents, self.locked_keys());
         if let Err(leader) = self.leads() {
             self.refuse_waiting(&Refusal::NotLeader(leader));
             self.chases.finishing.clear();
@@ -284,7 +285,8 @@ impl Partition {
             let (context, me, anchor) = (self.context.clone(), self.me.clone(), self.id);
             tokio::spawn(async move {
                 let database = Database::new(context);
-                database.finish_commit(txn, anchor, participants, at, TICK * 10).await;
+                let request = RequestContext { deadline: Instant::now() + TICK * 10, trace: None };
+                database.finish_commit(txn, anchor, participants, at, &request).await;
                 let _ = me.cast(PartitionMessage::Local(LocalPartition::Finished(txn)));
             });
         }

@@ -434,6 +434,7 @@ async fn propose_batch(
             }
             (LogApplied::Data(Applied::Txns(answers)), Work::Steps(steps)) => {
                 for (pending, answer) in steps.into_iter().zip(answers) {
+                    super::ends::applied(&pending.step);
                     pending.answer(Answer::Done(answer));
                 }
                 return Rest::Nothing;

@@ -1,33 +1,103 @@
 //! Batches: a transaction in one request.
+//!
+//! One that was named beforehand is on the node's list while it runs, and its end is remembered like any transaction's.
+//! So whoever lost its answer may ask for its outcome, here or, should this node be gone, at the partitions: the name is
+//! the transaction's id. It may be sent again, too: it is done once.
+//!
+//! A name is good for less time than outcomes are kept at the least. Were it not, one that is sent again could meet no
+//! trace of its first run, and be done twice.
 
+use super::trace::phase;
 use super::{commit, ops};
-use crate::database::{Database, RequestContext};
-use trandb_cluster::limits::TXN_BATCH_RESULT_BYTES_MAX;
-use trandb_cluster::txn::{Coordinator, TxnBatch, TxnResponse};
-use trandb_cluster::{Error, TxnId};
+use crate::context::NodeContext;
+use crate::database::{Database, RequestContext, ended};
+use std::sync::Arc;
+use trandb_cluster::limits::{TXN_BATCH_RESULT_BYTES_MAX, TXN_NAME_MS_MAX, TXN_NAMES_MAX};
+use trandb_cluster::txn::{Coordinator, TxnBatch, TxnOutcome, TxnRequest, TxnResponse};
+use trandb_cluster::{Error, ErrorCode, Timestamp, TxnId};
+
+/// A named batch that runs: it is on the node's list for as long as this lives.
+struct Running {
+    context: Arc<NodeContext>,
+    txn: TxnId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.context.transactions.leave(self.txn);
+    }
+}
 
 impl Database {
-    /// Begins, does, and commits. It has no actor: nobody can ask anything of it before it has ended.
+    /// Names for batches.
+    pub(crate) async fn batch_names(
+        &self,
+        count: u32,
+        request: &RequestContext,
+    ) -> Result<TxnResponse, Error> {
+        let count = count.clamp(1, TXN_NAMES_MAX);
+        let begin = self.timestamps(u64::from(count), request).await?;
+        Ok(TxnResponse::Names { first: TxnId { begin, node: self.node() }, count })
+    }
+
+    /// Begins, does, and commits, whether its caller waits to the end or not: half a commit would stand in others' way
+    /// until its lease is over.
     pub(crate) async fn batch(
         &self,
         batch: TxnBatch,
         request: &RequestContext,
     ) -> Result<TxnResponse, Error> {
-        let begin = self.timestamp(request).await?;
-        let txn = TxnId { begin, node: self.node() };
-        let mut core = Coordinator::new(txn, batch.isolation, false, begin);
-        let result = self.run_batch(&mut core, batch, request).await;
-        self.release_locks(txn);
-        result
+        let running = match batch.id {
+            None => None,
+            Some(txn) => {
+                if let Some(outcome) = self.context().transactions.enter(txn)? {
+                    return ended(&TxnRequest::Batch(batch), txn, outcome);
+                }
+                Some(Running { context: self.context().clone(), txn })
+            }
+        };
+        let (database, request) = (self.clone(), *request);
+        let task = tokio::spawn(async move { database.run_batch(batch, running, &request).await });
+        task.await.unwrap_or_else(|_| Err(Error::internal("the batch's coordinator died")))
     }
 
     async fn run_batch(
         &self,
-        core: &mut Coordinator,
         batch: TxnBatch,
+        running: Option<Running>,
         request: &RequestContext,
     ) -> Result<TxnResponse, Error> {
-        let txn = core.txn();
+        let (span, inner) = phase("txn begin", self.node(), batch.id, request);
+        let now = self.timestamp(&inner).await?;
+        let txn = batch.id.unwrap_or(TxnId { begin: now, node: self.node() });
+        span.record("txn", tracing::field::display(txn));
+        drop(span);
+        check_name(txn, now)?;
+        let doubt = batch.id.is_some() && self.context().transactions.may_have_run(txn, now);
+        let mut core = Coordinator::new(txn, batch.isolation, false, now);
+        let done = self.do_batch(&mut core, batch, running.as_ref(), request).await;
+        self.release_locks(txn);
+        match done {
+            // It may be its own earlier run that makes it fail.
+            Err(error) if doubt && error.code != ErrorCode::Unknown && !error.is_retryable() => {
+                match self.inquire(txn, request).await {
+                    Ok(committed @ TxnOutcome::Committed(_)) => Ok(TxnResponse::Outcome(committed)),
+                    Ok(_) => Err(error),
+                    Err(asked) => Err(Error::unknown(format!("{}; and {}", error.message, asked.message))),
+                }
+            }
+            done => done,
+        }
+    }
+
+    async fn do_batch(
+        &self,
+        core: &mut Coordinator,
+        batch: TxnBatch,
+        running: Option<&Running>,
+        request: &RequestContext,
+    ) -> Result<TxnResponse, Error> {
+        let (txn, began) = (core.txn(), core.read_at());
         let (mut results, mut bytes) = (Vec::with_capacity(batch.ops.len().min(1024)), 0);
         for op in batch.ops {
             let result = ops::run(self, core, op, request).await?;
@@ -37,7 +107,18 @@ impl Database {
             }
             results.push(result);
         }
-        match commit::commit(self, core, request).await {
+        let wrote = core.has_written();
+        let result = commit::commit(self, core, request).await;
+        if let Some(running) = running {
+            let outcome = match &result {
+                Ok(at) => Some(TxnOutcome::Committed(*at)),
+                Err(failed) => failed.aborted.clone().map(TxnOutcome::Aborted),
+            };
+            running.context.transactions.end(txn, outcome);
+        }
+        match result {
+            // The partitions knew it already, from a run that this node has forgotten: what was read now came after it.
+            Ok(at) if wrote && at <= began => Ok(TxnResponse::Outcome(TxnOutcome::Committed(at))),
             Ok(committed) => Ok(TxnResponse::Batch { txn, committed, results }),
             Err(failed) if failed.aborted.is_none() => {
                 let message = format!("{} (transaction {txn})", failed.error.message);
@@ -46,4 +127,18 @@ impl Database {
             Err(failed) => Err(failed.error),
         }
     }
+}
+
+/// Refuses a name that is good no more, or was never given out.
+fn check_name(txn: TxnId, now: Timestamp) -> Result<(), Error> {
+    if txn.begin > now {
+        return Err(Error::invalid(format!("{txn} was not given out as a name: it is {now} now")));
+    }
+    let age_ms = now.millis().saturating_sub(txn.begin.millis());
+    if age_ms > TXN_NAME_MS_MAX {
+        return Err(Error::conflict(format!(
+            "the name {txn} was given out {age_ms} ms ago and is good for {TXN_NAME_MS_MAX} ms: take another one"
+        )));
+    }
+    Ok(())
 }

@@ -1,13 +1,15 @@
 //! Committing: one entry where all lies in one partition; else prepare, decide, resolve.
 
+use super::trace::phase;
 use crate::database::{Database, RequestContext};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
+use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
-use trandb_runtime::pace::dies;
+use trandb_runtime::pace::{dies, reach};
 use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long a commit that has begun is pursued, whoever waits for it: less than outcomes are kept in any case.
@@ -44,12 +46,17 @@ impl Failed {
         Self { error: Error::conflict(why.clone()), aborted: Some(why) }
     }
 
-    fn refused(conflict: &Conflict) -> Self {
-        let cause = match conflict {
-            Conflict::Changed { .. } => "changed",
-            Conflict::Blocked { .. } => "blocked",
-            Conflict::TooOld => "too_old",
+    fn refused(database: &Database, conflict: &Conflict) -> Self {
+        let (cause, key) = match conflict {
+            Conflict::Changed { key, .. } => ("changed", Some(key)),
+            Conflict::Blocked { key, .. } => ("blocked", Some(key)),
+            Conflict::TooOld => ("too_old", None),
         };
+        if let Some(key) = key {
+            let keyspace = database.keyspace_name(key.keyspace());
+            metrics::counter!("trandb_txn_conflicts_total", "keyspace" => keyspace, "cause" => cause)
+                .increment(1);
+        }
         Self::conflict(cause, conflict.to_string())
     }
 
@@ -131,6 +138,7 @@ async fn pass(
         let answer = database.txn_step(partition, step.clone(), request).await?;
         match &answer {
             TxnApplied::Refused(conflict) if may_pass(conflict, effects) && Instant::now() < until => {
+                metrics::counter!("trandb_txn_retries_total", "kind" => "step").increment(1);
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
@@ -146,6 +154,7 @@ async fn commit_at_once(
     effects: Effects,
     request: &RequestContext,
 ) -> Result<Timestamp, Failed> {
+    let (_span, request) = &phase("txn commit", database.node(), Some(txn), request);
     let step = TxnStep::Commit { txn, effects: effects.clone() };
     let mut answer = pass(database, partition, step, &effects, request).await;
     // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
@@ -155,16 +164,31 @@ async fn commit_at_once(
     }
     match answer {
         Ok(TxnApplied::Committed(at)) => Ok(at),
-        Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(&conflict)),
+        Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(database, &conflict)),
         Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
         Ok(other) => Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}")))),
         Err(error) => Err(Failed::unknown(error)),
     }
 }
 
+/// What partitions are told after a decision, as part of that trace.
+fn telling(trace: Option<TraceContext>) -> RequestContext {
+    RequestContext { deadline: Instant::now() + TELL_MAX, trace }
+}
+
 /// Nothing more is heard of a coordinator that has died.
 fn dead() -> Failed {
     Failed::unknown(Error::unknown("its coordinator died"))
+}
+
+/// What came of preparing in all partitions. What was committed before is in the way of its own second run, which others
+/// may refuse then.
+fn together(done: Vec<Result<Option<Timestamp>, Failed>>) -> Result<Option<Timestamp>, Failed> {
+    let before = done.iter().find_map(|one| one.as_ref().ok().copied().flatten());
+    match before {
+        Some(at) => Ok(Some(at)),
+        None => done.into_iter().try_for_each(|one| one.map(drop)).map(|()| None),
+    }
 }
 
 /// A commit over several partitions.
@@ -184,19 +208,24 @@ impl Commit<'_> {
             false => parts,
         };
         let began = Instant::now();
-        let prepared = self.prepare(parts, &others).await;
+        let (span, request) = phase("txn prepare", node, Some(self.txn), self.request);
+        let prepared = self.prepare(parts, &others, &request).await;
+        drop(span);
         metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
         if dies(node, "preparing") || dies(node, "prepared") {
             return Err(dead());
         }
         let began = Instant::now();
+        let (span, request) = phase("txn decide", node, Some(self.txn), self.request);
         let decided = match prepared {
-            Ok(()) => self.decide().await,
+            Ok(None) => self.decide(&request).await,
+            Ok(Some(at)) => Ok(at),
             Err(failed) => {
                 self.abort(failed.error.message.clone());
                 Err(failed)
             }
         };
+        drop(span);
         metrics::histogram!("trandb_txn_decide_seconds").record(began.elapsed().as_secs_f64());
         let committed = match &decided {
             Ok(at) => Some(*at),
@@ -209,28 +238,32 @@ impl Commit<'_> {
             return Err(dead());
         }
         if dies(node, "telling") {
-            drop(database.tell(txn, &others[..1], committed, TELL_MAX).await);
+            drop(database.tell(txn, &others[..1], committed, &telling(None)).await);
             return Err(dead());
         }
+        let request = telling(self.request.trace);
         tokio::spawn(async move {
+            let (_span, request) = phase("txn resolve", node, Some(txn), &request);
             match committed {
                 Some(at) => {
                     let wrong = is_planted(Planted::ResolveWrongTimestamp);
                     let at = if wrong { at.plus_millis(WRONG_MS) } else { at };
-                    database.finish_commit(txn, anchor, others, at, TELL_MAX).await;
+                    database.finish_commit(txn, anchor, others, at, &request).await;
                 }
-                None => drop(database.tell(txn, &others, None, TELL_MAX).await),
+                None => drop(database.tell(txn, &others, None, &request).await),
             }
         });
         decided
     }
 
-    /// Has every partition prepare its parts, one after the other, all partitions at once.
+    /// Has every partition prepare its parts, one after the other, all partitions at once. When it was committed, should
+    /// its anchor know that it was, by an earlier run of the same named batch.
     async fn prepare(
         &self,
         parts: BTreeMap<PartitionId, Vec<Effects>>,
         others: &[PartitionId],
-    ) -> Result<(), Failed> {
+        request: &RequestContext,
+    ) -> Result<Option<Timestamp>, Failed> {
         let anchor = self.anchor;
         let all = parts.into_iter().map(|(partition, parts)| async move {
             for (part, effects) in (0..).zip(parts) {
@@ -242,9 +275,13 @@ impl Commit<'_> {
                     part,
                     effects: effects.clone(),
                 });
-                let refused = match pass(self.database, partition, step, &effects, self.request).await {
-                    Ok(TxnApplied::Prepared) => continue,
-                    Ok(TxnApplied::Refused(conflict)) => Failed::refused(&conflict),
+                let refused = match pass(self.database, partition, step, &effects, request).await {
+                    Ok(TxnApplied::Prepared) => {
+                        reach("one-prepared");
+                        continue;
+                    }
+                    Ok(TxnApplied::Committed(at)) => return Ok(Some(at)),
+                    Ok(TxnApplied::Refused(conflict)) => Failed::refused(self.database, &conflict),
                     Ok(TxnApplied::Aborted(why)) => Failed::conflict("aborted", why),
                     Ok(other) => Failed::conflict("aborted", format!("{partition} answered {other:?}")),
                     // Only this coordinator could have decided to commit, and now it will not.
@@ -257,7 +294,7 @@ impl Commit<'_> {
                 };
                 return Err(refused);
             }
-            Ok(())
+            Ok(None)
         });
         // All, also when one refuses: what is still under way would prepare after it was told to let go.
         let all = join_all(all);
@@ -266,7 +303,7 @@ impl Commit<'_> {
         loop {
             tokio::select! {
                 biased;
-                done = &mut all => return done.into_iter().collect(),
+                done = &mut all => return together(done),
                 _ = extend.tick() => {
                     let (database, txn) = (self.database.clone(), self.txn);
                     let request = RequestContext { deadline: Instant::now() + EXTEND, trace: None };
@@ -279,9 +316,9 @@ impl Commit<'_> {
         }
     }
 
-    async fn decide(&self) -> Result<Timestamp, Failed> {
+    async fn decide(&self, request: &RequestContext) -> Result<Timestamp, Failed> {
         let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit };
-        match self.database.txn_step(self.anchor, step, self.request).await {
+        match self.database.txn_step(self.anchor, step, request).await {
             Ok(TxnApplied::Committed(at)) => Ok(at),
             Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
             Ok(other) => {
@@ -295,7 +332,7 @@ impl Commit<'_> {
     fn abort(&self, why: String) {
         let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
         tokio::spawn(async move {
-            let request = RequestContext { deadline: Instant::now() + TELL_MAX, trace: None };
+            let request = telling(None);
             let step = TxnStep::Decide { txn, decision: Decision::Abort(why) };
             // When the anchor cannot be told, the lease ends it.
             let _ = database.txn_step(anchor, step, &request).await;
@@ -337,15 +374,14 @@ impl Database {
         anchor: PartitionId,
         others: Vec<PartitionId>,
         at: Timestamp,
-        within: Duration,
+        request: &RequestContext,
     ) {
         if others.is_empty() {
             return;
         }
-        if self.tell(txn, &others, Some(at), within).await.is_ok() {
-            let request = RequestContext { deadline: Instant::now() + within, trace: None };
+        if self.tell(txn, &others, Some(at), request).await.is_ok() {
             // The anchor's leader looks after what was not finished.
-            let _ = self.txn_step(anchor, TxnStep::Finish { txn }, &request).await;
+            let _ = self.txn_step(anchor, TxnStep::Finish { txn }, request).await;
         }
     }
 
@@ -355,12 +391,11 @@ impl Database {
         txn: TxnId,
         partitions: &[PartitionId],
         committed: Option<Timestamp>,
-        within: Duration,
+        request: &RequestContext,
     ) -> Result<(), Error> {
-        let request = RequestContext { deadline: Instant::now() + within, trace: None };
         let steps = partitions
             .iter()
-            .map(|&partition| self.txn_step(partition, TxnStep::Resolve { txn, committed }, &request));
+            .map(|&partition| self.txn_step(partition, TxnStep::Resolve { txn, committed }, request));
         join_all(steps).await.into_iter().try_for_each(|told| told.map(drop))
     }
 }

@@ -1,6 +1,7 @@
 //! Locks from a transaction's side: asked for at the key's partition, kept alive every second, given back at the end; and the
 //! search for deadlocks among the transactions that wait.
 
+use super::trace::phase;
 use super::{CoordinatorsMessage, NAME, Transactions};
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
@@ -153,11 +154,12 @@ impl Database {
         let began = Instant::now();
         let within = request.deadline.saturating_duration_since(began).saturating_sub(MARGIN);
         let ask = LockAsk::Lock { key: key.clone(), within_ms: within.as_millis() as u64 };
+        let (_span, request) = phase("txn lock wait", context.node, Some(txn), request);
         let victim = context.transactions.begin_wait(txn, partition);
         let answer = tokio::select! {
             biased;
             Ok(cycle) = victim => Err(Error::conflict(cycle)),
-            answer = self.lock_call(partition, txn, &ask, request) => answer,
+            answer = self.lock_call(partition, txn, &ask, &request) => answer,
         };
         context.transactions.end_wait(txn);
         metrics::histogram!("trandb_txn_lock_wait_seconds").record(began.elapsed().as_secs_f64());

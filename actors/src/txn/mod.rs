@@ -11,6 +11,7 @@ mod locks;
 mod ops;
 mod outcome;
 mod session;
+mod trace;
 
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
@@ -19,14 +20,14 @@ pub(crate) use locks::find_deadlocks;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 pub(crate) use session::{SessionMessage, begin};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::txn::{TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::TraceContext;
-use trandb_cluster::{Error, TxnId};
+use trandb_cluster::{Error, Timestamp, TxnId};
 use trandb_runtime::pace::pace;
 use trandb_runtime::rpc::Reply;
 
@@ -94,14 +95,22 @@ struct State {
     open: BTreeMap<TxnId, Handle>,
     /// Begun, and not in `open` yet.
     beginning: usize,
+    /// Named batches that run. Their requests are bounded where they come in.
+    batches: BTreeSet<TxnId>,
     ended: BTreeMap<TxnId, TxnOutcome>,
     /// In the order in which they ended.
     order: VecDeque<TxnId>,
+    /// The youngest of those that had to make room.
+    forgotten: Timestamp,
+    /// Some point in time since which this list has been kept.
+    since: Option<Timestamp>,
 }
 
 /// What a node knows of one of its transactions.
 pub(crate) enum Known {
     Open(Handle),
+    /// It is a batch that runs.
+    Batch,
     Ended(TxnOutcome),
     Nothing,
 }
@@ -116,7 +125,38 @@ impl Transactions {
         if let Some(handle) = state.open.get(&txn) {
             return Known::Open(handle.clone());
         }
+        if state.batches.contains(&txn) {
+            return Known::Batch;
+        }
         state.ended.get(&txn).map_or(Known::Nothing, |outcome| Known::Ended(outcome.clone()))
+    }
+
+    /// Puts a named batch on the list of what runs; unless it has ended, then answers how.
+    fn enter(&self, txn: TxnId) -> Result<Option<TxnOutcome>, Error> {
+        let mut state = self.lock();
+        if state.open.contains_key(&txn) {
+            return Err(Error::invalid(format!("{txn} is an open transaction, and no name for a batch")));
+        }
+        if let Some(outcome) = state.ended.get(&txn) {
+            return Ok(Some(outcome.clone()));
+        }
+        if !state.batches.insert(txn) {
+            return Err(Error::unknown(format!("the batch {txn} is being done")));
+        }
+        Ok(None)
+    }
+
+    /// Whether a named batch that is on no list may have run here all the same, before the node was restarted or so
+    /// many others ended; it is `now` now.
+    fn may_have_run(&self, txn: TxnId, now: Timestamp) -> bool {
+        let mut state = self.lock();
+        let since = *state.since.get_or_insert(now);
+        txn.begin <= since.max(state.forgotten)
+    }
+
+    /// Takes it off.
+    fn leave(&self, txn: TxnId) {
+        self.lock().batches.remove(&txn);
     }
 
     /// Makes room for one more.
@@ -148,6 +188,7 @@ impl Transactions {
                 && let Some(oldest) = state.order.pop_front()
             {
                 state.ended.remove(&oldest);
+                state.forgotten = state.forgotten.max(oldest.begin);
             }
         }
     }

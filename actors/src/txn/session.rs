@@ -1,5 +1,6 @@
 //! The coordinator of one open transaction: does its operations one after the other, and ends it.
 
+use super::trace::phase;
 use super::{Handle, commit};
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
@@ -72,12 +73,14 @@ async fn start(
     idle_timeout: Duration,
     request: &RequestContext,
 ) -> Result<(TxnId, Timestamp, Handle), Error> {
-    let begin = database.timestamp(request).await?;
+    let (span, inner) = phase("txn begin", context.node, None, request);
+    let begin = database.timestamp(&inner).await?;
     let read_at = at.unwrap_or(begin);
     if read_at > begin {
         return Err(Error::invalid(format!("{read_at} is in the future, it is {begin} now")));
     }
     let txn = TxnId { begin, node: context.node };
+    span.record("txn", tracing::field::display(txn));
     let core = Coordinator::new(txn, isolation, read_only, read_at);
     let stopped = || Error::unavailable("the node's coordinators are not running");
     let supervisor = context.coordinators.load().as_ref().as_ref().ok_or_else(stopped)?.get_cell();

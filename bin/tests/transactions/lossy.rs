@@ -15,17 +15,19 @@ use trandb_cluster::wire;
 /// Bytes of a frame's length.
 const HEADER_BYTES: usize = 4;
 
-/// Loses the answer to every so many-th commit.
+/// Loses the answer to every so many-th request of some kind.
 #[derive(Clone)]
 pub(crate) struct Lossy {
     every: u64,
-    commits: Arc<AtomicU64>,
+    picks: fn(&TxnRequest) -> bool,
+    picked: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
 }
 
 impl Lossy {
-    pub(crate) fn new(every: u64) -> Self {
-        Self { every, commits: Arc::default(), lost: Arc::default() }
+    /// Counts what `picks` picks.
+    pub(crate) fn new(every: u64, picks: fn(&TxnRequest) -> bool) -> Self {
+        Self { every, picks, picked: Arc::default(), lost: Arc::default() }
     }
 
     /// Answers that were lost.
@@ -74,8 +76,9 @@ impl LossyStream {
         self.sent.extend_from_slice(bytes);
         while let Some(frame) = frame(&mut self.sent) {
             let Ok(RequestFrame { id, body, .. }) = wire::decode(&frame[HEADER_BYTES..]) else { continue };
-            if let Request::Txn(TxnRequest::Commit { .. }) = body
-                && self.lossy.commits.fetch_add(1, Ordering::Relaxed) % self.lossy.every
+            if let Request::Txn(request) = body
+                && (self.lossy.picks)(&request)
+                && self.lossy.picked.fetch_add(1, Ordering::Relaxed) % self.lossy.every
                     == self.lossy.every - 1
             {
                 self.doomed.insert(id);

@@ -14,4 +14,6 @@ mod levels;
 mod locks;
 mod lossy;
 mod lost;
+mod metrics;
+mod named;
 mod prompt;

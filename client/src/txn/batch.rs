@@ -1,15 +1,19 @@
 //! Operations that are done together in one request.
 
 use super::ask;
+use super::ending::{OPEN_PAUSE, outcome};
+use super::transact::again_until;
 use crate::client::{Client, check_value};
-use crate::dispatch::mismatch;
+use crate::dispatch::{Task, mismatch};
 use crate::routing::Target;
 use bytes::Bytes;
 use tokio::time::Instant;
 use trandb_cluster::command::Condition;
-use trandb_cluster::txn::{Isolation, TxnBatch, TxnId, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite};
-use trandb_cluster::wire::{Page, Response, ScanRequest, Versioned};
-use trandb_cluster::{Error, ErrorCode, Key, Timestamp};
+use trandb_cluster::txn::{
+    Isolation, TxnBatch, TxnId, TxnKey, TxnOp, TxnOutcome, TxnRequest, TxnResponse, TxnWrite,
+};
+use trandb_cluster::wire::{Page, Request, Response, ScanRequest, Versioned};
+use trandb_cluster::{Error, ErrorCode, Key, NodeId, Timestamp};
 
 /// Operations for [`Client::batch`], in order; each sees those before it.
 ///
@@ -87,6 +91,8 @@ pub enum BatchResult {
     Done,
     /// Of a scan.
     Page(Page),
+    /// Of a get or scan: the batch was committed, but the node's answer was lost, and with it what was read.
+    Lost,
 }
 
 /// A batch that was done.
@@ -104,10 +110,13 @@ impl Client {
     /// Does all operations of a batch together, or none. When it loses a conflict it is sent again, after a pause, until
     /// the client's timeout is over: nothing of it hangs on what was read before.
     ///
+    /// When the node's answer is lost, the outcome is asked for, through any node, and the batch done again if it
+    /// was not done. If it was, what it read is [`Lost`](BatchResult::Lost).
+    ///
     /// # Errors
     /// `conflict` when it lost against others until then, `condition_failed` when a condition did not hold,
-    /// `unavailable` or `overloaded` when it was not done in time: nothing was written. `unknown` when no answer came:
-    /// it may or may not have been done.
+    /// `unavailable` or `overloaded` when it was not done in time: nothing was written. `unknown` only if not even the
+    /// outcome could be learned in time; the error names the transaction, of which [`Client::outcome`] tells later.
     pub async fn batch(&self, batch: Batch) -> Result<Committed, Error> {
         let Batch { isolation, mut ops } = batch;
         for (index, op) in ops.iter_mut().enumerate() {
@@ -117,26 +126,96 @@ impl Client {
             })?;
         }
         let target = self.target(&ops);
-        let request = TxnRequest::Batch(TxnBatch { isolation, ops });
         let deadline = Instant::now() + self.timeout;
+        let again_until = again_until(deadline, self.timeout);
         for run in 1.. {
-            match ask(&self.dispatch, request.clone(), target, deadline, self.trace).await {
-                Ok(TxnResponse::Batch { txn, committed, results }) => {
+            let error = match self.run_batch(run - 1, isolation, &ops, target, deadline).await {
+                Ok(done) => {
                     self.dispatch.transacted();
-                    let results = results.into_iter().map(result).collect::<Result<_, _>>()?;
-                    return Ok(Committed { txn, at: committed, results });
+                    return Ok(done);
                 }
-                Ok(other) => return Err(mismatch(&Response::Txn(other))),
-                Err(error) if error.code == ErrorCode::Conflict => {
-                    match self.dispatch.pause_after_conflict(run, deadline) {
-                        Some(pause) => tokio::time::sleep(pause).await,
-                        None => return Err(error),
-                    }
-                }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            // Of these each says that nothing was written.
+            let again =
+                matches!(error.code, ErrorCode::Conflict | ErrorCode::Unavailable | ErrorCode::Overloaded);
+            match again.then(|| self.dispatch.pause_after_conflict(run, again_until)).flatten() {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
             }
         }
         unreachable!("the loop ends only by returning")
+    }
+
+    /// Sends a batch under a name of its own, until it is known what came of it.
+    async fn run_batch(
+        &self,
+        run: u32,
+        isolation: Isolation,
+        ops: &[TxnOp],
+        target: Target,
+        deadline: Instant,
+    ) -> Result<Committed, Error> {
+        let begin = self.dispatch.names.take(&self.dispatch, deadline).await?;
+        let mut txn = TxnId { begin, node: NodeId(0) };
+        let request = TxnRequest::Batch(TxnBatch { id: Some(txn), run, isolation, ops: ops.to_vec() });
+        let task = Task {
+            request: Request::Txn(request),
+            target,
+            deadline: self.answered_by(deadline),
+            trace: self.trace,
+        };
+        let lost = match self.dispatch.run_somewhere(task, &mut txn.node).await {
+            Ok(Response::Txn(TxnResponse::Batch { txn, committed, results })) => {
+                let results = results.into_iter().map(result).collect::<Result<_, _>>()?;
+                return Ok(Committed { txn, at: committed, results });
+            }
+            Ok(Response::Txn(TxnResponse::Outcome(TxnOutcome::Committed(at)))) => {
+                return Ok(without_answer(txn, at, ops));
+            }
+            Ok(other) => mismatch(&other),
+            Err(error) => error,
+        };
+        match lost.code {
+            // One that only reads is done again with less ado.
+            ErrorCode::Unknown | ErrorCode::Internal if !ops.iter().any(writes) => {
+                Err(Error::unavailable(lost.message))
+            }
+            ErrorCode::Unknown | ErrorCode::Internal => {
+                let at = self.settle(txn, lost, deadline).await?;
+                Ok(without_answer(txn, at, ops))
+            }
+            _ => Err(lost),
+        }
+    }
+
+    /// By when a batch must be answered, so that there is time to ask what became of it.
+    fn answered_by(&self, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        let half = deadline.saturating_duration_since(now) / 2;
+        deadline.min(now + half.max(self.dispatch.options.attempt_timeout))
+    }
+
+    /// When a batch was committed whose answer was lost. `conflict` if it was not.
+    async fn settle(&self, txn: TxnId, mut last: Error, deadline: Instant) -> Result<Timestamp, Error> {
+        while Instant::now() < deadline {
+            let asked = TxnRequest::Outcome { txn };
+            match ask(&self.dispatch, asked, Target::Node(txn.node), deadline, self.trace)
+                .await
+                .and_then(outcome)
+            {
+                Ok(TxnOutcome::Committed(at)) => return Ok(at),
+                Ok(TxnOutcome::Aborted(reason)) => {
+                    return Err(Error::conflict(format!("the batch {txn} was aborted: {reason}")));
+                }
+                Ok(TxnOutcome::Unknown) => break,
+                Ok(TxnOutcome::Open) => {}
+                Err(error) => last = error,
+            }
+            tokio::time::sleep_until(deadline.min(Instant::now() + OPEN_PAUSE)).await;
+        }
+        let reason = format!("whether the batch {txn} was committed was not learned: {}", last.message);
+        Err(Error::unknown(reason))
     }
 
     /// Checks an operation, and puts it into this client's keyspace.
@@ -171,6 +250,16 @@ impl Client {
         });
         token.map_or(Target::Any, Target::Leader)
     }
+}
+
+fn writes(op: &TxnOp) -> bool {
+    matches!(op, TxnOp::Write(_))
+}
+
+/// A batch of which only the outcome is known.
+fn without_answer(txn: TxnId, at: Timestamp, ops: &[TxnOp]) -> Committed {
+    let results = ops.iter().map(|op| if writes(op) { BatchResult::Done } else { BatchResult::Lost });
+    Committed { txn, at, results: results.collect() }
 }
 
 fn result(response: TxnResponse) -> Result<BatchResult, Error> {

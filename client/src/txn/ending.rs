@@ -22,7 +22,7 @@ use trandb_cluster::wire::Response;
 use trandb_cluster::{Error, ErrorCode, Timestamp};
 
 /// Between an outcome that is still open and the next commit: its coordinator may be at it.
-const OPEN_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 impl Txn {
     /// Commits by `deadline`.

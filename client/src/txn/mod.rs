@@ -10,14 +10,16 @@
 //! | a read, a lock, an abort | it is asked again |
 //! | a write | it may be buffered or not, and sending it again could undo one that came after it. The transaction can only be aborted: this and every later call ends as `conflict` |
 //! | a commit | [`commit`](Txn::commit) asks for the outcome until it knows (`ending`) |
-//! | a batch | `unknown`: a batch has no name before it is answered. Where that matters, use [`Client::transact`] |
+//! | a batch | it was named before it was sent (`names`), so its outcome is asked for in the same way. One that was aborted is done again; of one that was committed all is known but what it read |
 
 mod batch;
 mod ending;
+mod names;
 mod options;
 mod transact;
 
 pub use batch::{Batch, BatchResult, Committed};
+pub(crate) use names::Names;
 pub use options::TxnOptions;
 pub(crate) use transact::Runs;
 
@@ -116,7 +118,7 @@ impl Client {
     /// # Errors
     /// `invalid` for options that do not go together; else as [`begin`](Self::begin).
     pub async fn begin_with(&self, options: TxnOptions) -> Result<Txn, Error> {
-        self.open(options, Pace::PerCall(self.timeout)).await
+        self.open(options, 0, Pace::PerCall(self.timeout)).await
     }
 
     /// What became of a transaction, of any client. Outcomes are kept for up to 24 hours. One that nobody knows can never
@@ -130,9 +132,9 @@ impl Client {
         ending::outcome(ask(&self.dispatch, asked, Target::Node(txn.node), deadline, self.trace).await?)
     }
 
-    async fn open(&self, options: TxnOptions, pace: Pace) -> Result<Txn, Error> {
+    async fn open(&self, options: TxnOptions, run: u32, pace: Pace) -> Result<Txn, Error> {
         let deadline = pace.end();
-        match ask(&self.dispatch, options.begin(), Target::Any, deadline, self.trace).await? {
+        match ask(&self.dispatch, options.begin(run), Target::Any, deadline, self.trace).await? {
             TxnResponse::Begun { txn, read_at } => {
                 let inner = Inner {
                     id: txn,

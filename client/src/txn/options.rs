@@ -19,7 +19,8 @@ pub struct TxnOptions {
 }
 
 impl TxnOptions {
-    pub(crate) fn begin(self) -> TxnRequest {
+    /// Opens one, for the `run`-th time.
+    pub(crate) fn begin(self, run: u32) -> TxnRequest {
         let idle_timeout_ms = self.idle_timeout.map_or(0, |timeout| {
             // Zero would mean the node's own.
             u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1)
@@ -29,6 +30,7 @@ impl TxnOptions {
             read_only: self.read_only,
             at: self.at,
             idle_timeout_ms,
+            run,
         }
     }
 }

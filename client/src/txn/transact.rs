@@ -2,6 +2,7 @@
 
 use super::{Pace, Txn, TxnOptions};
 use crate::client::Client;
+use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{Error, ErrorCode};
 
@@ -56,24 +57,37 @@ impl Client {
     }
 }
 
+/// The part of its time that a transaction or batch does not begin another run in: what the last one's commit came to
+/// may have to be asked for, while nodes look for a new leader.
+const SETTLING: u32 = 8;
+
+/// Until when another run of what has to be done by `deadline`, within `timeout`, may begin.
+pub(super) fn again_until(deadline: Instant, timeout: Duration) -> Instant {
+    deadline - timeout / SETTLING
+}
+
 /// The runs of one transaction, one after the other.
 pub(crate) struct Runs {
     client: Client,
     options: TxnOptions,
     deadline: Instant,
+    again_until: Instant,
     runs: u32,
 }
 
 impl Runs {
     pub(crate) fn new(client: &Client, options: TxnOptions) -> Self {
-        Self { client: client.clone(), options, deadline: Instant::now() + client.timeout, runs: 0 }
+        let deadline = Instant::now() + client.timeout;
+        let again_until = again_until(deadline, client.timeout);
+        Self { client: client.clone(), options, deadline, again_until, runs: 0 }
     }
 
     /// Opens the next one.
     pub(crate) async fn begin(&mut self) -> Result<Txn, Error> {
+        let run = self.runs;
         self.runs += 1;
         let attempt = self.client.dispatch.options.attempt_timeout;
-        self.client.open(self.options, Pace::Until(self.deadline, attempt)).await
+        self.client.open(self.options, run, Pace::Until(self.deadline, attempt)).await
     }
 
     /// Commits it, if `result` says so. None after the pause when it is to be run again.
@@ -95,7 +109,7 @@ impl Runs {
         let again =
             matches!(error.code, ErrorCode::Conflict | ErrorCode::Unavailable | ErrorCode::Overloaded);
         let pause =
-            again.then(|| self.client.dispatch.pause_after_conflict(self.runs, self.deadline)).flatten();
+            again.then(|| self.client.dispatch.pause_after_conflict(self.runs, self.again_until)).flatten();
         match pause {
             Some(pause) => {
                 tokio::time::sleep(pause).await;

@@ -96,8 +96,18 @@ impl Coordinator {
                 Ok(TxnResponse::Outcome(outcome(&mut state, *txn)))
             }
             TxnRequest::Outcome { txn } => Ok(TxnResponse::Outcome(outcome(&mut state, *txn))),
+            TxnRequest::Names { count } => {
+                let first = TxnId { begin: state.tick(), node: self.node };
+                state.clock += u64::from(*count) - 1;
+                Ok(TxnResponse::Names { first, count: *count })
+            }
             TxnRequest::Batch(batch) => {
-                let txn = TxnId { begin: state.tick(), node: self.node };
+                let txn = batch.id.unwrap_or(TxnId { begin: state.tick(), node: self.node });
+                match state.ended.get(&txn) {
+                    Some(TxnOutcome::Aborted(reason)) => return Err(Error::conflict(reason.clone())),
+                    Some(ended) => return Ok(TxnResponse::Outcome(ended.clone())),
+                    None => {}
+                }
                 state.open.insert(txn, Open::default());
                 let results =
                     batch.ops.iter().map(|op| op_of(&mut state, txn, op)).collect::<Result<_, _>>()?;

@@ -94,6 +94,11 @@ impl Coordinator {
         self.read_at
     }
 
+    /// Whether it is going to write something.
+    pub fn has_written(&self) -> bool {
+        self.first_written.is_some()
+    }
+
     /// Whether each statement wants a snapshot of its own.
     pub fn wants_statement_snapshots(&self) -> bool {
         self.isolation == Isolation::ReadCommitted && !self.read_only

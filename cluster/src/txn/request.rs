@@ -34,6 +34,13 @@ pub struct TxnWrite {
     pub condition: crate::command::Condition,
 }
 
+impl TxnWrite {
+    /// About how many bytes it takes on the wire.
+    pub fn weight(&self) -> usize {
+        self.key.key.len() + self.value.as_ref().map_or(0, Bytes::len) + 128
+    }
+}
+
 /// One operation of a transaction that is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxnOp {
@@ -53,6 +60,13 @@ pub enum TxnOp {
 /// Operations that are done together or not at all, in one request.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TxnBatch {
+    /// Its name, one of [`TxnRequest::Names`], by which its outcome can be asked for: it is done on the node that the
+    /// name says, once, however often it is sent. None: the node names it.
+    #[serde(default)]
+    pub id: Option<TxnId>,
+    /// Which run of the same work it is, from zero on: for the metrics only.
+    #[serde(default)]
+    pub run: u32,
     /// How they see others.
     #[serde(default)]
     pub isolation: Isolation,
@@ -73,7 +87,7 @@ impl TxnResponse {
                 let entries = page.entries.iter().map(|entry| FIELDS + entry.key.len() + entry.value.len());
                 2 * FIELDS + page.cursor.as_ref().map_or(0, Bytes::len) + entries.sum::<usize>()
             }
-            Self::Begun { .. } | Self::Outcome(_) => 2 * FIELDS,
+            Self::Begun { .. } | Self::Outcome(_) | Self::Names { .. } => 2 * FIELDS,
             Self::Batch { results, .. } => 2 * FIELDS + results.iter().map(Self::weight).sum::<usize>(),
         }
     }
@@ -132,6 +146,9 @@ pub enum TxnRequest {
         /// the most.
         #[serde(default)]
         idle_timeout_ms: u32,
+        /// Which run of the same work it is, from zero on: for the metrics only.
+        #[serde(default)]
+        run: u32,
     },
     /// Does one operation. Any node leads it to the coordinator.
     Op {
@@ -157,6 +174,13 @@ pub enum TxnRequest {
     },
     /// Begins, does, and commits in one request.
     Batch(TxnBatch),
+    /// Names for batches to come, which nobody else gets. They are good for [`TXN_NAME_MS_MAX`].
+    ///
+    /// [`TXN_NAME_MS_MAX`]: crate::limits::TXN_NAME_MS_MAX
+    Names {
+        /// How many; [`TXN_NAMES_MAX`](crate::limits::TXN_NAMES_MAX) at the most.
+        count: u32,
+    },
 }
 
 /// What is answered.
@@ -175,7 +199,8 @@ pub enum TxnResponse {
     Done,
     /// To a scan.
     Page(Page),
-    /// To a commit, abort, or outcome. A commit that was refused is the error `conflict`.
+    /// To a commit, abort, or outcome; to a batch that was done before. A commit that was refused is the error
+    /// `conflict`.
     Outcome(TxnOutcome),
     /// To a batch: when it was committed, and an answer per operation.
     Batch {
@@ -185,6 +210,14 @@ pub enum TxnResponse {
         committed: Timestamp,
         /// In order.
         results: Vec<TxnResponse>,
+    },
+    /// To a request for names: this one and those that follow it, counted up in `begin`. Any node may stand in them:
+    /// `begin` alone is given to nobody else.
+    Names {
+        /// The first.
+        first: TxnId,
+        /// How many.
+        count: u32,
     },
 }
 
@@ -225,7 +258,7 @@ mod tests {
     fn no_more_operations_are_kept_than_tell_that_there_are_too_many() {
         let of = |count| {
             let get = TxnOp::Get(TxnKey { key: Bytes::from_static(b"k"), keyspace: None });
-            TxnBatch { isolation: Isolation::Snapshot, ops: vec![get; count] }
+            TxnBatch { id: None, run: 0, isolation: Isolation::Snapshot, ops: vec![get; count] }
         };
         let kept = |count| wire::decode::<TxnBatch>(&wire::encode(&of(count))).map(|batch| batch.ops.len());
         assert_eq!(kept(TXN_OPS_MAX), Ok(TXN_OPS_MAX));

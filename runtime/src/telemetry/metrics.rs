@@ -124,6 +124,18 @@ pub const METRICS: &[Metric] = &[
         "Commits: of reads only, in one partition, in several.",
     ),
     row("trandb_txn_aborts_total", Counter, &["cause"], "Transactions that ended without effect, by cause."),
+    row(
+        "trandb_txn_conflicts_total",
+        Counter,
+        &["keyspace", "cause"],
+        "Commits refused for a key of the keyspace: it had changed, or another transaction holds it.",
+    ),
+    row(
+        "trandb_txn_retries_total",
+        Counter,
+        &["kind"],
+        "Transactions and batches that clients ran again, and steps that were tried again as something was in the way.",
+    ),
     row("trandb_txn_commit_seconds", SECONDS, &["kind"], "Time from a commit's request to its decision."),
     row(
         "trandb_txn_prepare_seconds",
@@ -145,6 +157,12 @@ pub const METRICS: &[Metric] = &[
         "Questions to all partitions what became of a transaction.",
     ),
     row("trandb_txn_held", Gauge, &["partition"], "Undecided transactions that hold keys of the partition."),
+    row(
+        "trandb_txn_intents",
+        Gauge,
+        &["partition"],
+        "Keys of the partition that undecided ones are going to write.",
+    ),
     row("trandb_txn_locked_keys", Gauge, &["partition"], "Keys of the partition that are locked."),
     row("trandb_txn_lock_wait_seconds", SECONDS, &[], "Time that a transaction waited for a key's lock."),
     row("trandb_txn_deadlocks_total", Counter, &[], "Transactions of this node that gave way in a deadlock."),

@@ -77,6 +77,18 @@ pub(super) async fn panic(State(http): State<Arc<Http>>, request: Request) -> Re
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// `POST /admin/debug/end?at=STEP`: the node ends when it comes to that step of a transaction, one of
+/// [`trandb_runtime::pace::ENDS`]. In debug builds only, for tests of what becomes of the transaction; not part of the
+/// documented interface.
+#[cfg(debug_assertions)]
+pub(super) async fn end(request: Request) -> Result<Response, Failure> {
+    let step: Option<String> = Query::parse(request.uri().query(), &["at"])?.parsed("at", "a step")?;
+    match step.is_some_and(|step| trandb_runtime::pace::end_at(&step)) {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(trandb_cluster::Error::invalid("query parameter \"at\" names no step").into()),
+    }
+}
+
 fn report_body(report: &VerifyReport) -> Value {
     let partition = |partition: &VerifiedPartition| {
         let replicas = partition.replicas.iter().map(|(node, digest)| match digest {

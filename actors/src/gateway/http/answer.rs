@@ -93,6 +93,7 @@ fn kind(method: &Method, path: &str) -> Kind {
         "/keys" => Kind::Scan,
         "/txn" => Kind::TxnBegin,
         "/batch" => Kind::Batch,
+        "/batch/id" => Kind::TxnNames,
         "/admin/cluster" => Kind::Cluster,
         "/admin/verify" => Kind::Verify,
         _ => Kind::Other,
@@ -114,6 +115,7 @@ fn span_name(kind: Kind) -> &'static str {
         Kind::TxnAbort => "POST /txn/{id}/abort",
         Kind::TxnOutcome => "GET /txn/{id}",
         Kind::Batch => "POST /batch",
+        Kind::TxnNames => "POST /batch/id",
         Kind::Topology | Kind::Ping | Kind::Other => "http",
     }
 }

@@ -49,6 +49,7 @@ fn routes() -> Vec<Route> {
             )
         },
         route(&["/batch"], post(txn::batch::run)),
+        route(&["/batch/id"], post(txn::batch::name)),
         route(&["/healthz"], get(admin::healthz)),
         route(&["/readyz"], get(admin::readyz)),
         route(&["/metrics"], get(admin::metrics)),
@@ -74,7 +75,8 @@ pub(super) fn router(http: Arc<Http>) -> Router {
         }
     }
     #[cfg(debug_assertions)]
-    let router = router.route("/admin/debug/panic", post(admin::panic));
+    let router =
+        router.route("/admin/debug/panic", post(admin::panic)).route("/admin/debug/end", post(admin::end));
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(http)
 }
 

@@ -70,8 +70,19 @@ impl Transactions {
                 Ok(TxnResponse::Outcome(self.outcome(txn)))
             }
             TxnRequest::Outcome { txn } => Ok(TxnResponse::Outcome(self.outcome(txn))),
-            TxnRequest::Batch(TxnBatch { isolation, ops }) => {
-                let (txn, _) = self.begin(map, isolation, false);
+            TxnRequest::Names { count } => {
+                let mut state = lock(&self.state);
+                state.begun += u64::from(count);
+                let begin = Timestamp(1001 + state.begun - u64::from(count));
+                Ok(TxnResponse::Names { first: TxnId { begin, node: NodeId(1) }, count })
+            }
+            TxnRequest::Batch(TxnBatch { id: Some(txn), .. })
+                if lock(&self.state).ended.contains_key(&txn) =>
+            {
+                Ok(TxnResponse::Outcome(self.outcome(txn)))
+            }
+            TxnRequest::Batch(TxnBatch { id, isolation, ops, .. }) => {
+                let (txn, _) = self.begin_as(map, id, isolation, false);
                 let (mut results, mut bytes) = (Vec::new(), 0);
                 for op in ops {
                     let result = self.op(map, txn, op, deadline).await.and_then(|result| {
@@ -98,9 +109,19 @@ impl Transactions {
     }
 
     fn begin(&self, map: &Mutex<Map>, isolation: Isolation, read_only: bool) -> (TxnId, Timestamp) {
+        self.begin_as(map, None, isolation, read_only)
+    }
+
+    fn begin_as(
+        &self,
+        map: &Mutex<Map>,
+        id: Option<TxnId>,
+        isolation: Isolation,
+        read_only: bool,
+    ) -> (TxnId, Timestamp) {
         let mut state = lock(&self.state);
         state.begun += 1;
-        let txn = TxnId { begin: Timestamp(1000 + state.begun), node: NodeId(1) };
+        let txn = id.unwrap_or(TxnId { begin: Timestamp(1000 + state.begun), node: NodeId(1) });
         let snapshot = lock(map).clone();
         let open = Open {
             isolation,

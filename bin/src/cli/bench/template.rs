@@ -115,7 +115,12 @@ impl Templates {
                 }
                 Kind::Single | Kind::Cross => {
                     let put = |mark| write(marked(mark), &keyspace, value.clone());
-                    Request::Txn(TxnRequest::Batch(TxnBatch { isolation, ops: KEY_MARKS.map(put).into() }))
+                    Request::Txn(TxnRequest::Batch(TxnBatch {
+                        id: None,
+                        run: 0,
+                        isolation,
+                        ops: KEY_MARKS.map(put).into(),
+                    }))
                 }
                 Kind::Rmw => Request::Txn(begin(isolation)),
             };
@@ -156,7 +161,7 @@ impl Templates {
 }
 
 fn begin(isolation: Isolation) -> TxnRequest {
-    TxnRequest::Begin { isolation, read_only: false, at: None, idle_timeout_ms: 0 }
+    TxnRequest::Begin { isolation, read_only: false, at: None, idle_timeout_ms: 0, run: 0 }
 }
 
 fn write(key: Bytes, keyspace: &Option<String>, value: Bytes) -> TxnOp {

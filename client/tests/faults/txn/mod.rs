@@ -1,5 +1,6 @@
 //! Transactions: what is sent where, and what handles do.
 
+mod batches;
 mod lost;
 mod transact;
 
@@ -15,7 +16,7 @@ fn node(
     bend: impl Fn(&TxnRequest, usize) -> Option<Reaction> + Send + Sync + 'static,
 ) -> fake::Script {
     let coordinator = coordinator.clone();
-    let counts: [AtomicUsize; 6] = Default::default();
+    let counts: [AtomicUsize; 7] = Default::default();
     script(move |request| {
         let Request::Txn(asked) = request else { return Reaction::Answer(Ok(echo(request))) };
         let kind = match asked {
@@ -25,6 +26,7 @@ fn node(
             TxnRequest::Abort { .. } => 3,
             TxnRequest::Outcome { .. } => 4,
             TxnRequest::Batch(_) => 5,
+            TxnRequest::Names { .. } => 6,
         };
         let before = counts[kind].fetch_add(1, Ordering::Relaxed);
         match bend(asked, before) {
@@ -58,6 +60,14 @@ fn is_outcome(request: &Request) -> bool {
 
 fn is_op(request: &Request) -> bool {
     matches!(request, Request::Txn(TxnRequest::Op { .. }))
+}
+
+fn is_batch(request: &Request) -> bool {
+    matches!(request, Request::Txn(TxnRequest::Batch(_)))
+}
+
+fn is_names(request: &Request) -> bool {
+    matches!(request, Request::Txn(TxnRequest::Names { .. }))
 }
 
 /// Lets what goes on in the background happen.
@@ -165,68 +175,6 @@ async fn a_transactions_requests_go_to_its_coordinators_node_while_that_is_there
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_are_sent_once_to_the_first_keys_leader() {
-    let (net, coordinator) = (Net::default(), Coordinator::new(2));
-    for (addr, id) in [("a", 1), ("b", 2)] {
-        let coordinator = coordinator.clone();
-        let count = AtomicUsize::new(0);
-        net.set(
-            addr,
-            id,
-            script(move |request| match request {
-                Request::Topology => Reaction::Answer(Ok(map(2))),
-                Request::Txn(TxnRequest::Batch(_)) if count.fetch_add(1, Ordering::Relaxed) > 0 => {
-                    Reaction::Close
-                }
-                Request::Txn(_) => Reaction::Answer(coordinator.answer(request).expect("is one")),
-                _ => Reaction::Answer(Ok(echo(request))),
-            }),
-        );
-    }
-    let client = builder(&net).connect("a").await.expect("lets it in");
-    let batch = || Batch::new().put("k", "v").get("k").delete("gone").scan(ScanRequest::default());
-    let done = client.batch(batch()).await.expect("done");
-    assert_eq!(done.results.len(), 4);
-    assert!(matches!(&done.results[1], BatchResult::Value(Some(found)) if found.value == "v"));
-    assert_eq!((&done.results[0], &done.results[2]), (&BatchResult::Done, &BatchResult::Done));
-    assert_eq!(client.outcome(done.txn).await, Ok(TxnOutcome::Committed(done.at)));
-    let is_batch = |request: &Request| matches!(request, Request::Txn(TxnRequest::Batch(_)));
-    assert_eq!(net.asked(is_batch), [2]);
-
-    let error = client.batch(batch()).await.expect_err("cut off");
-    assert_eq!((error.code, net.asked(is_batch).len()), (ErrorCode::Unknown, 2));
-    for (wrong, message) in [
-        (Batch::new().get("k").get(""), "operation 1: the key is empty"),
-        (
-            Batch::new().put("k", vec![0; (4 << 20) + 1]),
-            "operation 0: the value has 4194305 bytes, the limit is 4194304",
-        ),
-    ] {
-        assert_eq!(client.batch(wrong).await.expect_err(message).message, message);
-    }
-    assert_eq!(net.asked(is_batch).len(), 2, "not sent");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_that_loses_is_sent_again_in_time() {
-    let (net, coordinator) = (Net::default(), Coordinator::new(1));
-    let conflicts = |count| {
-        move |request: &TxnRequest, before| {
-            (matches!(request, TxnRequest::Batch(_)) && before < count)
-                .then(|| Reaction::Answer(Err(Error::conflict("lost"))))
-        }
-    };
-    net.set("a", 1, node(&coordinator, conflicts(3)));
-    let client = builder(&net).connect("a").await.expect("lets it in");
-    client.batch(Batch::new().put("k", "v")).await.expect("the fourth time");
-    assert_eq!(coordinator.value("k").expect("visible"), "v");
-    net.set("a", 1, node(&coordinator, conflicts(usize::MAX)));
-    let start = Instant::now();
-    assert_eq!(client.batch(Batch::new().put("k", "w")).await, Err(Error::conflict("lost")));
-    assert!((4000..5100).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
 async fn keyspaces_and_options_are_sent() {
     let (net, coordinator) = (Net::default(), Coordinator::new(1));
     net.set("a", 1, straight(&coordinator));
@@ -262,7 +210,8 @@ async fn keyspaces_and_options_are_sent() {
                 isolation: trandb_client::Isolation::Snapshot,
                 idle_timeout_ms: 1,
                 read_only: false,
-                at: None
+                at: None,
+                run: 0,
             })
         )
     });

@@ -83,6 +83,11 @@ impl Holdings {
         self.bytes
     }
 
+    /// Keys that have an intent.
+    pub(super) fn intents(&self) -> usize {
+        self.intents.len()
+    }
+
     /// Whether nothing is held by anyone.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()

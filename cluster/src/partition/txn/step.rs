@@ -233,6 +233,11 @@ impl PartitionState {
         self.holdings.iter().map(|(txn, held)| Blocker { txn, anchor: held.anchor, expires: held.expires })
     }
 
+    /// Keys that undecided transactions are going to write.
+    pub fn open_intents(&self) -> usize {
+        self.holdings.intents()
+    }
+
     /// A transaction as it holds something here.
     pub fn held_by(&self, txn: TxnId) -> Option<Blocker> {
         self.holds(txn).then(|| self.holdings.blocker(txn))

@@ -13,10 +13,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::sync::Arc;
 use trandb_cluster::command::Condition;
 use trandb_cluster::txn::{
-    Isolation, TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations,
+    Isolation, TxnBatch, TxnId, TxnKey, TxnOp, TxnOutcome, TxnRequest, TxnResponse, TxnWrite, operations,
 };
 use trandb_cluster::wire::ScanRequest;
 use trandb_cluster::{Error, Timestamp};
@@ -25,6 +26,8 @@ use trandb_cluster::{Error, Timestamp};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BatchBody {
+    /// A name that [`name`] gave out.
+    id: Option<String>,
     #[serde(default)]
     isolation: Isolation,
     #[serde(deserialize_with = "operations")]
@@ -73,14 +76,15 @@ pub(crate) async fn run(State(http): State<Arc<Http>>, request: Request) -> Resu
     Query::parse(request.uri().query(), &[])?;
     let info = RequestInfo::of(&request);
     let body = body::read(request.into_body(), Purpose::Batch, &http).await?;
-    let BatchBody { isolation, ops } = parse(&body.bytes)?;
+    let BatchBody { id, isolation, ops } = parse(&body.bytes)?;
+    let id: Option<TxnId> = id.map(|id| id.parse()).transpose()?;
     let ops = ops.into_iter().enumerate().map(|(index, op)| {
         op.into_op()
             .map_err(|error| Error { message: format!("operation {index}: {}", error.message), ..error })
     });
     let ops: Vec<TxnOp> = ops.collect::<Result<_, Error>>()?;
     let shapes: Vec<Shape> = ops.iter().map(Shape::of).collect();
-    match ask(&http, info, TxnRequest::Batch(TxnBatch { isolation, ops })).await? {
+    match ask(&http, info, TxnRequest::Batch(TxnBatch { id, run: 0, isolation, ops })).await? {
         TxnResponse::Batch { txn, committed, results } => {
             if results.len() != shapes.len() {
                 let error = format!("{} answers to {} operations", results.len(), shapes.len());
@@ -93,9 +97,30 @@ pub(crate) async fn run(State(http): State<Arc<Http>>, request: Request) -> Resu
                     id: txn.to_string(),
                     outcome: "committed",
                     timestamp: committed.to_string(),
-                    results: results.collect::<Result<_, _>>()?,
+                    results: Some(results.collect::<Result<_, _>>()?),
                 },
             ))
+        }
+        // It was done before, and answered then.
+        TxnResponse::Outcome(TxnOutcome::Committed(at)) => Ok(json(
+            StatusCode::OK,
+            &CommittedBody {
+                id: id.map(|id| id.to_string()).unwrap_or_default(),
+                outcome: "committed",
+                timestamp: at.to_string(),
+                results: None,
+            },
+        )),
+        other => Err(mismatch(&other)),
+    }
+}
+
+/// Gives out a name by which a batch can be sent again, and asked for.
+pub(crate) async fn name(State(http): State<Arc<Http>>, request: Request) -> Result<Response, Failure> {
+    Query::parse(request.uri().query(), &[])?;
+    match ask(&http, RequestInfo::of(&request), TxnRequest::Names { count: 1 }).await? {
+        TxnResponse::Names { first, .. } => {
+            Ok(json(StatusCode::CREATED, &json!({ "id": first.to_string() })))
         }
         other => Err(mismatch(&other)),
     }
@@ -207,7 +232,8 @@ struct CommittedBody<'a> {
     id: String,
     outcome: &'static str,
     timestamp: String,
-    results: Vec<ResultBody<'a>>,
+    /// None of one that was done before.
+    results: Option<Vec<ResultBody<'a>>>,
 }
 
 /// One operation's result.

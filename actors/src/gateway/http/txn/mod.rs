@@ -9,7 +9,8 @@
 //!              POST /txn/{id}/commit ─▶ 200, or 409 with code conflict
 //!              POST /txn/{id}/abort  ─▶ 204
 //! GET /txn/{id} ─▶ what became of it
-//! POST /batch ─▶ all of that in one request                                                          batch
+//! POST /batch/id ─▶ 201, a name for a batch                                                          batch
+//! POST /batch ─▶ all of that in one request
 //! ```
 
 pub(super) mod batch;
@@ -58,7 +59,8 @@ pub(super) async fn begin(State(http): State<Arc<Http>>, request: Request) -> Re
         false => parse(&body.bytes)?,
     };
     let at = at.as_deref().map(point_in_time).transpose()?;
-    match ask(&http, info, TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms }).await? {
+    let asked = TxnRequest::Begin { isolation, read_only, at, idle_timeout_ms, run: 0 };
+    match ask(&http, info, asked).await? {
         TxnResponse::Begun { txn, read_at } => {
             let body = json!({ "id": txn.to_string(), "read_at": read_at.to_string() });
             let mut response = json(StatusCode::CREATED, &body);
@@ -170,6 +172,7 @@ fn mismatch(response: &TxnResponse) -> Failure {
         TxnResponse::Page(_) => "a page",
         TxnResponse::Outcome(_) => "an outcome",
         TxnResponse::Batch { .. } => "a batch",
+        TxnResponse::Names { .. } => "names",
     };
     Error::internal(format!("the transaction's request was answered by {kind}")).into()
 }

@@ -22,7 +22,7 @@ async fn ask(client: &mut Client, request: TxnRequest) -> Result<TxnResponse, Er
 }
 
 async fn begin(client: &mut Client, isolation: Isolation) -> TxnId {
-    let request = TxnRequest::Begin { isolation, read_only: false, at: None, idle_timeout_ms: 0 };
+    let request = TxnRequest::Begin { isolation, read_only: false, at: None, idle_timeout_ms: 0, run: 0 };
     match ask(client, request).await {
         Ok(TxnResponse::Begun { txn, .. }) => txn,
         other => panic!("{other:?}"),
@@ -91,7 +91,7 @@ async fn a_batch_is_done_as_a_whole_or_not() {
     let batch = |condition| {
         let last = TxnWrite { key: key("b"), value: None, condition };
         let ops = vec![write("a", Bytes::from_static(b"1")), TxnOp::Get(key("a")), TxnOp::Write(last)];
-        TxnRequest::Batch(TxnBatch { isolation: Isolation::Serializable, ops })
+        TxnRequest::Batch(TxnBatch { id: None, run: 0, isolation: Isolation::Serializable, ops })
     };
     let error = ask(&mut client, batch(Condition::Present)).await.expect_err("there is no b");
     assert_eq!(error.code, ErrorCode::ConditionFailed);
@@ -113,7 +113,7 @@ async fn a_batchs_results_fit_a_frame_or_nothing_is_done() {
     let batch = |reads| {
         let mut ops = vec![TxnOp::Get(key("large")); reads];
         ops.push(write("done", Bytes::from_static(b"v")));
-        TxnRequest::Batch(TxnBatch { isolation: Isolation::Serializable, ops })
+        TxnRequest::Batch(TxnBatch { id: None, run: 0, isolation: Isolation::Serializable, ops })
     };
     let error = ask(&mut client, batch(2)).await.expect_err("two of the largest");
     assert_eq!(error.code, ErrorCode::TooLarge);
@@ -132,7 +132,8 @@ async fn what_is_wrong_is_named_before_the_database_is_asked() {
     let past = ScanRequest { at: Some(Timestamp(1)), ..ScanRequest::default() };
     let version_zero =
         TxnWrite { key: key("k"), value: None, condition: Condition::Version(Timestamp::ZERO) };
-    let batch = |ops| TxnRequest::Batch(TxnBatch { isolation: Isolation::Serializable, ops });
+    let batch =
+        |ops| TxnRequest::Batch(TxnBatch { id: None, run: 0, isolation: Isolation::Serializable, ops });
     let cases = [
         (TxnRequest::Op { txn, op: TxnOp::Get(key("")) }, "invalid: the key is empty"),
         (TxnRequest::Op { txn, op: TxnOp::Lock(elsewhere) }, "not_found: no keyspace \"nowhere\""),
@@ -151,6 +152,7 @@ async fn what_is_wrong_is_named_before_the_database_is_asked() {
                 read_only: false,
                 at: Some(Timestamp(1)),
                 idle_timeout_ms: 0,
+                run: 0,
             },
             "invalid: only a read-only transaction can read the past",
         ),
