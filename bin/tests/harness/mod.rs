@@ -10,7 +10,7 @@
 // These are tests of whole processes on a real machine; the doors of the simulation are not theirs.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod http;
+pub(crate) mod http;
 
 pub(crate) use http::{HttpAnswer, request, request_within};
 
