@@ -54,8 +54,8 @@ impl Storage {
                 let wal = directory.wal_dir();
                 Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
             }
-            StorageDoor::Given { disk, engine, identity } => {
-                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, false, random)
+            StorageDoor::Given { disk, engine, identity, inline } => {
+                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, !inline, random)
             }
         }
     }
