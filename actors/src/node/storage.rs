@@ -102,6 +102,14 @@ impl Storage {
         self.recovered.contains_key(&PartitionId::SYSTEM)
     }
 
+    /// Where it lies, if that is a directory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.keeper {
+            Keeper::Directory(directory) => Some(directory.path()),
+            Keeper::Memory(_) => None,
+        }
+    }
+
     pub(super) fn engine(&self) -> Worker {
         self.engine.clone()
     }

@@ -13,6 +13,10 @@ use trandb_runtime::engine::{Engine, MemoryEngine};
 /// What a disk writes wholly or not at all.
 const SECTOR_BYTES: usize = 512;
 
+/// In such pieces a file is written, or left out where it is empty.
+const PAGE_BYTES: usize = 1 << 16;
+static NOTHING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
 /// What is left of all that was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Left {
@@ -237,9 +241,9 @@ impl Image {
             let file = disk.create(&root.join(path))?;
             file.set_len(content.len() as u64)?;
             // Much of a log is room that nothing was written to yet.
-            for (at, page) in content.chunks(1 << 16).enumerate() {
-                if page.iter().any(|&byte| byte != 0) {
-                    file.write_at(page, (at as u64) << 16)?;
+            for (at, page) in content.chunks(PAGE_BYTES).enumerate() {
+                if page != &NOTHING[..page.len()] {
+                    file.write_at(page, (at * PAGE_BYTES) as u64)?;
                 }
             }
         }
