@@ -37,6 +37,7 @@ mod harness;
 
 use harness::PATIENT as TIMING;
 
+mod broken;
 mod cuts;
 mod door;
 mod image;

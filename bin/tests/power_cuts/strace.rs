@@ -44,6 +44,13 @@ pub(crate) fn wrapper(trace: &Path) -> Vec<String> {
     arguments.map(str::to_owned).to_vec()
 }
 
+/// As [`wrapper`], to make calls fail: `fault` is what `strace` is to inject.
+pub(crate) fn faulty(trace: &Path, fault: &str) -> Vec<String> {
+    let trace = trace.to_str().expect("our own folder").to_owned();
+    let (calls, fault) = ("trace=fdatasync", format!("inject={fault}"));
+    ["strace", "-D", "-f", "-q", "-e", calls, "-e", &fault, "-o", &trace].map(str::to_owned).to_vec()
+}
+
 /// Whether this machine has a `strace` that may be used.
 pub(crate) fn is_there() -> bool {
     let tried = std::process::Command::new("strace").args(["-f", "-qq", "-e", "trace=none", "true"]).output();
