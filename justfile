@@ -34,6 +34,10 @@ chaos *ARGS:
 histories *ARGS:
     cargo test -p trandb --test histories -- --ignored --nocapture --test-threads=1 {{ARGS}}
 
+# A thousand power cuts of each recording of a node under load (bin/tests/power_cuts/main.rs)
+power-cuts *ARGS:
+    TRANDB_POWER_CUTS=1000 TRANDB_POWER_CUT_MS=12000 cargo test -p trandb --test power_cuts -- --nocapture --test-threads=1 no_cut {{ARGS}}
+
 # Load against a node that is already running
 bench *ARGS:
     cargo run --release --bin trandb -- bench {{ARGS}}

@@ -23,7 +23,7 @@ use trandb_runtime::engine;
 use trandb_runtime::peer::PeerHub;
 use trandb_runtime::raft::{Heartbeats, LogSink, Raft, RaftMessage};
 use trandb_runtime::random::Random;
-use trandb_runtime::wal::WalReader;
+use trandb_runtime::wal::{WalError, WalReader};
 
 /// A node's parts and settings.
 pub struct NodeContext {
@@ -47,6 +47,8 @@ pub struct NodeContext {
     pub log: Arc<dyn LogSink>,
     /// Reads from the write-ahead log.
     pub log_reader: WalReader,
+    /// Why the write-ahead log waits for room on its disk, as long as it does.
+    pub log_full: watch::Receiver<Option<WalError>>,
     /// When the process started: until one lease later it must not vote.
     pub started: Instant,
     /// Held by the one checkpoint that is being written.
@@ -85,6 +87,17 @@ impl NodeContext {
     /// Whether this node is handing over and will stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Why this node can write nothing now; nothing is promised that is not written.
+    pub(crate) fn no_room(&self) -> Option<Error> {
+        let full = self.log_full.borrow();
+        full.as_ref().map(|why| Error::unavailable(format!("{} takes no writes: {why}", self.node)))
+    }
+
+    /// Whether leaders are in good hands here.
+    pub(crate) fn may_lead(&self) -> bool {
+        !self.is_stopping() && self.log_full.borrow().is_none()
     }
 
     /// From now on this node is not ready, and nobody hands it anything.

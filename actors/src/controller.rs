@@ -123,7 +123,7 @@ impl Controller {
         up.insert(self.context.node);
         let routes = self.context.routes.borrow().clone();
         up.retain(|node| !routes.stopping.contains(node));
-        if self.context.is_stopping() {
+        if !self.context.may_lead() {
             up.remove(&self.context.node);
         }
         up

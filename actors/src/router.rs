@@ -56,7 +56,7 @@ impl Routes {
 pub struct Gossip {
     /// Group, term, last applied index, voters.
     pub leads: Vec<(PartitionId, u64, u64, Vec<NodeId>)>,
-    /// It is about to stop, so nothing should be handed to it.
+    /// It is about to stop, or can write nothing, so nothing should be handed to it.
     #[serde(default)]
     pub stopping: bool,
 }
@@ -199,7 +199,7 @@ impl RouterState {
             .filter(|(_, lead)| lead.leader == Some(me))
             .map(|(&group, lead)| (group, lead.term, lead.applied, lead.voters.clone()))
             .collect();
-        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping: self.context.is_stopping() }));
+        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping: !self.context.may_lead() }));
         self.context.hub.gossip().send_if_modified(|current| {
             let changed = *current != bytes;
             *current = bytes;

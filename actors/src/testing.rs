@@ -28,6 +28,7 @@ pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOpti
             disk: Arc::new(disk.clone()),
             engine: Arc::new(MemoryEngine::new()),
             identity: Arc::new(Mutex::new(identity)),
+            inline: true,
         },
         ..NodeOptions::real(config, doors)
     }

@@ -39,6 +39,10 @@ pub enum Planted {
     PassIntent,
     /// All partitions of a commit but one are told a later timestamp.
     ResolveWrongTimestamp,
+    /// A new segment of the log is used before its name is durable.
+    SegmentWithoutName,
+    /// sled's file is not synced after its flush.
+    EngineWithoutSync,
 }
 
 /// All of them, by name.
@@ -57,6 +61,8 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("skip-validation", Planted::SkipValidation),
     ("pass-intent", Planted::PassIntent),
     ("resolve-wrong-timestamp", Planted::ResolveWrongTimestamp),
+    ("segment-without-name", Planted::SegmentWithoutName),
+    ("engine-without-sync", Planted::EngineWithoutSync),
 ];
 
 #[cfg(debug_assertions)]

@@ -157,6 +157,7 @@ impl Host {
                 disk: Arc::new(self.disk.clone()),
                 engine: Arc::new(self.engine.clone()),
                 identity: self.identity.clone(),
+                inline: true,
             },
             park_port: self.park_port,
             doors: Doors {

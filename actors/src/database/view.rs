@@ -84,6 +84,7 @@ impl Database {
         if self.context.is_stopping() {
             reasons.push("the node is stopping".to_owned());
         }
+        reasons.extend(self.context.no_room().map(|why| why.message));
         let state = self.context.system();
         if state.cluster_id.is_none() {
             reasons.push("the node does not know its cluster yet".to_owned());

@@ -68,17 +68,26 @@ pub struct Fatal {
     pub message: String,
     /// The process's exit code (sysexits).
     pub exit_code: u8,
+    /// Whether a node that is started anew, from what is on disk, may do better. What was acknowledged is there.
+    pub rebuild: bool,
 }
 
 impl Fatal {
     /// An actor that cannot be restarted: exit code 1.
     pub(super) fn actor(message: String) -> Self {
-        Self { message, exit_code: 1 }
+        Self { message, exit_code: 1, rebuild: false }
     }
 
-    /// A log that takes no more writes.
+    /// A log that takes no more writes. Of what it wrote last nobody knows whether it is on disk; opening it finds out.
     pub(super) fn log(error: &WalError) -> Self {
-        Self { message: format!("write-ahead log: {error}"), exit_code: error.exit_code() }
+        let rebuild = matches!(error, WalError::Io { .. } | WalError::Full { .. } | WalError::Poisoned);
+        Self { message: format!("write-ahead log: {error}"), exit_code: error.exit_code(), rebuild }
+    }
+
+    /// A storage engine that has failed, though its disk has room: only opening it anew can help.
+    pub(super) fn engine() -> Self {
+        let message = "the storage engine has failed, and no checkpoint can be written".to_owned();
+        Self { message, exit_code: 74, rebuild: true }
     }
 }
 

@@ -12,16 +12,21 @@
 
 mod error;
 mod forming;
+mod handover;
 mod members;
 mod options;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod root;
 mod storage;
+
+use handover::hand_over;
 
 pub use error::{Fatal, StartError};
 pub use options::{Doors, NodeOptions, StorageDoor};
 
 use crate::context::NodeContext;
-use crate::control::{ControlCall, ControlMessage};
 use crate::database::Database;
 use crate::gateway::{GatewayOptions, HttpOptions, serve_http, serve_native};
 use crate::gauges::Gauges;
@@ -35,7 +40,6 @@ use root::{RootArguments, RootMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 use storage::Storage;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -43,7 +47,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trandb_cluster::forming::normalize;
 use trandb_cluster::system::{NodeAddresses, NodeInfo};
-use trandb_cluster::{InstanceId, NodeId, PartitionId};
+use trandb_cluster::{InstanceId, NodeId};
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::{PeerHub, PeerOptions};
 use trandb_runtime::raft::Heartbeats;
@@ -120,7 +124,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     hub.identify(place.me).await?;
 
     let writer = storage.take_writer();
-    let log_failed = writer.failed();
+    let (log_failed, log_full) = (writer.failed(), writer.full());
     let (wal_actor, sink) = root::start_wal(writer).await?;
     let context = Arc::new(NodeContext {
         node: place.me,
@@ -132,6 +136,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         engine: storage.engine(),
         log: Arc::new(sink),
         log_reader: storage.reader(),
+        log_full,
         started,
         checkpoint_turn: Semaphore::new(1),
         large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
@@ -153,6 +158,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         .map_err(|error| StartError::Storage(error.to_string()))?;
     hub.set_peers(place.peers.clone());
     let (failed_sender, failed) = watch::channel(None);
+    let failed_sender = Arc::new(failed_sender);
     let root = root::start(RootArguments {
         context: context.clone(),
         wal: wal_actor.clone(),
@@ -160,7 +166,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         founders: place.founders.as_ref().map(|nodes| nodes.keys().copied().collect()),
         recovered: storage.take_recovered(),
         log_failed,
-        failed: failed_sender,
+        failed: failed_sender.clone(),
     })
     .await?;
     receptionist.hand_over(context.clone());
@@ -168,6 +174,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let mut chores = vec![
         tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
         tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
+        tokio::spawn(room::watch_log(context.clone())),
         tokio::spawn(members::report(
             context.clone(),
             NodeAddresses {
@@ -177,6 +184,9 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
             },
         )),
     ];
+    if let Some(directory) = storage.directory() {
+        chores.push(tokio::spawn(room::watch_engine(context.clone(), directory.to_owned(), failed_sender)));
+    }
     if let Some(nodes) = place.founders {
         chores.push(tokio::spawn(members::found(context.clone(), nodes)));
     }
@@ -234,7 +244,7 @@ impl RunningNode {
     /// Stops in order: not ready, leadership handed over, requests in flight answered, everything synced.
     pub async fn shutdown(self) {
         self.context.begin_stopping();
-        self.hand_over().await;
+        hand_over(&self.context).await;
         self.closing.cancel();
         for door in self.doors {
             // A door that panicked has nothing left to drain.
@@ -245,45 +255,8 @@ impl RunningNode {
         }
         root::stop(self.root).await;
         self.context.hub.shutdown().await;
-    }
-
-    /// Gives every group that this node leads to another replica that is up. Stops early when there is none.
-    async fn hand_over(&self) {
-        /// How long this may take; what is not handed over by then is elected away from us.
-        const HAND_OVER_MAX: Duration = Duration::from_secs(5);
-        let me = self.context.node;
-        let transfers = {
-            let routes = self.context.routes.borrow().clone();
-            let states = self.context.hub.states();
-            let states = states.borrow();
-            let up = |node: &NodeId| *node != me && states.get(node).is_some_and(|state| state.is_up());
-            let mut turn = 0;
-            routes
-                .leads
-                .iter()
-                .filter(|(_, lead)| lead.leader == Some(me))
-                .filter_map(|(&group, lead)| {
-                    let heirs: Vec<NodeId> = lead.voters.iter().copied().filter(up).collect();
-                    turn += 1;
-                    Some((group, *heirs.get(turn % heirs.len().max(1))?))
-                })
-                .collect::<Vec<(PartitionId, NodeId)>>()
-        };
-        let calls = transfers.into_iter().map(|(group, to)| {
-            let make = move |reply| ControlMessage::Control(ControlCall::Transfer { group, to }, reply);
-            async move {
-                match self.context.hub.call(me, "control", HAND_OVER_MAX, 64, make).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(why)) => {
-                        tracing::warn!(partition = %group, %to, why, "leadership was not handed over")
-                    }
-                    Err(error) => {
-                        tracing::warn!(partition = %group, %to, %error, "leadership was not handed over")
-                    }
-                }
-            }
-        });
-        futures_util::future::join_all(calls).await;
+        // Whoever still holds the context must not keep the engine's files from the next to open them.
+        self.context.engine.stop().await;
     }
 }
 

@@ -30,7 +30,7 @@ pub struct NodeOptions {
 pub enum StorageDoor {
     /// In the configured directory, or in this process's memory for an ephemeral node.
     Configured,
-    /// On a given disk and engine, worked inline: the simulation.
+    /// On a given disk and engine.
     Given {
         /// The disk; the log lies in `wal` on it.
         disk: Arc<dyn Disk>,
@@ -38,6 +38,8 @@ pub enum StorageDoor {
         engine: Arc<dyn Engine>,
         /// Kept across restarts of the simulated node, as the identity file is.
         identity: Arc<std::sync::Mutex<trandb_runtime::datadir::Identity>>,
+        /// Whether disk and engine are worked by whoever calls: the simulation has no threads.
+        inline: bool,
     },
 }
 

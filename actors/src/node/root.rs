@@ -39,7 +39,7 @@ pub(super) struct RootArguments {
     /// Why the write-ahead log takes no more writes, once that is so.
     pub(super) log_failed: watch::Receiver<Option<WalError>>,
     /// Set once, with the reason, when the node can go on no more.
-    pub(super) failed: watch::Sender<Option<Fatal>>,
+    pub(super) failed: Arc<watch::Sender<Option<Fatal>>>,
 }
 
 /// The children that can be replaced without anyone noticing but in time.
@@ -111,7 +111,6 @@ impl Actor for RootActor {
         arguments: RootArguments,
     ) -> Result<Root, ActorProcessingErr> {
         let RootArguments { context, wal, system, founders, recovered, log_failed, failed } = arguments;
-        let failed = Arc::new(failed);
         wal.get_cell().link(me.get_cell());
         let mut root = Root {
             context: context.clone(),
@@ -244,7 +243,7 @@ impl Root {
 }
 
 /// The first reason is the one that counts: those after it are its consequences.
-fn give_up(failed: &watch::Sender<Option<Fatal>>, why: Fatal) {
+pub(super) fn give_up(failed: &watch::Sender<Option<Fatal>>, why: Fatal) {
     failed.send_if_modified(|first| {
         let news = first.is_none();
         first.get_or_insert(why);

@@ -56,8 +56,8 @@ impl Storage {
                 let wal = directory.wal_dir();
                 Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
             }
-            StorageDoor::Given { disk, engine, identity } => {
-                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, false, random)
+            StorageDoor::Given { disk, engine, identity, inline } => {
+                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, !inline, random)
             }
         }
     }
@@ -103,6 +103,14 @@ impl Storage {
     /// Whether the system group's log holds anything.
     pub(super) fn knows_system_group(&self) -> bool {
         self.recovered.contains_key(&PartitionId::SYSTEM)
+    }
+
+    /// Where it lies, if that is a directory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.keeper {
+            Keeper::Directory(directory) => Some(directory.path()),
+            Keeper::Memory(_) => None,
+        }
     }
 
     pub(super) fn engine(&self) -> Worker {

@@ -123,8 +123,8 @@ pub enum Answer<T> {
         /// Who does, as far as this replica knows.
         leader: Option<NodeId>,
     },
-    /// Surely not done: this replica leads but has heard from no majority for so long that another may lead elsewhere.
-    /// To ask it again soon is of no use.
+    /// Surely not done: this replica leads but has heard from no majority for so long that another may lead elsewhere,
+    /// or its node has no room to write. To ask it again soon is of no use.
     CutOff(Error),
     /// Not done (or, with the code `unknown`, perhaps done), and why.
     Failed(Error),
@@ -179,7 +179,7 @@ pub enum LocalPartition {
     ChaseAgain(TxnId),
     /// The other partitions of a commit were told, or not.
     Finished(TxnId),
-    /// This replica leads but has heard from no majority for too long: what waits here is refused.
+    /// This replica leads but has heard from no majority for too long, or cannot write: what waits here is refused.
     CutOff,
     /// The read-index round has ended: whether this replica leads.
     Confirmed(bool),

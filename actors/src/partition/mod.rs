@@ -325,7 +325,8 @@ impl Partition {
         if self.is_cut_off() {
             return Err(self.cut_off());
         }
-        Ok(())
+        // Proposed all the same, it would wait for room and end as unknown.
+        self.context.no_room().map_or(Ok(()), |why| Err(Refusal::CutOff(why)))
     }
 
     /// Whether this replica leads and has applied an entry of its own term; else who leads.
@@ -360,8 +361,11 @@ impl Partition {
         Refusal::CutOff(Error::unavailable(why))
     }
 
-    /// Refuses what is surely not done and would otherwise wait until the others are back.
+    /// Refuses what is surely not done and would otherwise wait until the others are back, or there is room.
     fn refuse_cut_off(&mut self) {
+        if let Some(why) = self.context.no_room() {
+            self.writes.refuse_unstamped(&Refusal::CutOff(why));
+        }
         if !self.is_cut_off() {
             return;
         }

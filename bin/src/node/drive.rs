@@ -1,8 +1,11 @@
 //! From a running node to the exit code.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Exit code after a second signal, as shells know it from ctrl-c.
 pub(super) const EX_INTERRUPTED: u8 = 130;
@@ -47,37 +50,69 @@ pub struct Failure {
     pub message: String,
     /// The process's exit code (sysexits).
     pub exit_code: u8,
+    /// Whether a node that is started anew, from what is on disk, may do better.
+    pub rebuild: bool,
 }
 
 impl Failure {
-    /// A failure with its exit code.
+    /// A failure with its exit code, which ends the process.
     pub fn new(message: impl Into<String>, exit_code: u8) -> Self {
-        Self { message: message.into(), exit_code }
+        Self { message: message.into(), exit_code, rebuild: false }
     }
 }
 
-/// Starts a node, announces it, and sees it to its end.
-pub(super) async fn drive<S: Service>(
-    start: impl Future<Output = Result<S, Failure>>,
+/// Times that a node is started anew within [`REBUILDS_WITHIN`]; one more ends the process, since something is wrong that
+/// does not go away.
+const REBUILDS_MAX: usize = 5;
+const REBUILDS_WITHIN: Duration = Duration::from_secs(600);
+
+/// How long a node that cannot go on may take to let go of what it holds.
+const LET_GO_MAX: Duration = Duration::from_secs(30);
+
+/// Before a node is started anew: a disk that is just failing may need a moment, and so do ports.
+const REBUILD_PAUSE: Duration = Duration::from_millis(500);
+
+/// Starts a node, announces it, and sees it to its end. One that cannot go on, though what is on disk is good, is
+/// started anew.
+pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
+    mut start: impl FnMut() -> F,
     signals: &mut mpsc::Receiver<&'static str>,
-    announce: impl FnOnce(&Addresses),
+    mut announce: impl FnMut(&Addresses),
 ) -> u8 {
-    let mut service = tokio::select! {
-        biased;
-        signal = next(signals) => {
-            tracing::info!(signal, "stopped before it was started");
-            return 0;
-        }
-        started = start => match started {
-            Ok(service) => service,
+    let mut rebuilds: VecDeque<Instant> = VecDeque::new();
+    let (signal, service) = loop {
+        let started = tokio::select! {
+            biased;
+            signal = next(signals) => {
+                tracing::info!(signal, "stopped before it was started");
+                return 0;
+            }
+            started = start() => started,
+        };
+        let failure = match started {
+            Ok(mut service) => {
+                announce(&service.addresses());
+                let failure = tokio::select! {
+                    biased;
+                    signal = next(signals) => break (signal, service),
+                    failure = service.ended() => failure,
+                };
+                if failure.rebuild && tokio::time::timeout(LET_GO_MAX, service.shutdown()).await.is_err() {
+                    tracing::warn!("the node still holds some of its resources");
+                }
+                failure
+            }
+            // What it had may not be free yet.
+            Err(failure) if !rebuilds.is_empty() => Failure { rebuild: true, ..failure },
             Err(failure) => return failed(&failure, "cannot start"),
-        },
-    };
-    announce(&service.addresses());
-    let signal = tokio::select! {
-        biased;
-        signal = next(signals) => signal,
-        failure = service.ended() => return failed(&failure, "cannot go on"),
+        };
+        rebuilds.retain(|at| at.elapsed() < REBUILDS_WITHIN);
+        if !failure.rebuild || rebuilds.len() >= REBUILDS_MAX {
+            return failed(&failure, "cannot go on");
+        }
+        rebuilds.push_back(Instant::now());
+        tracing::error!(count = rebuilds.len(), "the node starts anew from what is on disk: {failure}");
+        tokio::time::sleep(REBUILD_PAUSE).await;
     };
     tracing::info!(signal, "shutting down; a second signal exits at once");
     tokio::select! {
@@ -112,13 +147,16 @@ async fn next(signals: &mut mpsc::Receiver<&'static str>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::future::{pending, ready};
     use std::time::Duration;
 
     /// A node that ends by itself after `ends_ms` and takes `drain_ms` to shut down.
+    #[derive(Default, Clone, Copy)]
     struct Fake {
         ends_ms: u64,
         drain_ms: u64,
+        rebuild: bool,
     }
 
     impl Service for Fake {
@@ -128,7 +166,7 @@ mod tests {
 
         async fn ended(&mut self) -> Failure {
             tokio::time::sleep(Duration::from_millis(self.ends_ms)).await;
-            Failure::new("the log cannot be synced", 74)
+            Failure { rebuild: self.rebuild, ..Failure::new("the log cannot be synced", 74) }
         }
 
         async fn shutdown(self) -> Result<(), Failure> {
@@ -144,7 +182,7 @@ mod tests {
     async fn run(fake: Fake, signals_at_ms: &[u64]) -> (u8, Option<String>) {
         let (sender, mut signals) = mpsc::channel(4);
         let at = signals_at_ms.to_vec();
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         tokio::spawn(async move {
             for ms in at {
                 tokio::time::sleep_until(started + Duration::from_millis(ms)).await;
@@ -154,39 +192,56 @@ mod tests {
         });
         let mut announced = None;
         let code =
-            drive(ready(Ok(fake)), &mut signals, |addresses| announced = Some(addresses.to_string())).await;
+            drive(|| ready(Ok(fake)), &mut signals, |addresses| announced = Some(addresses.to_string()))
+                .await;
         (code, announced)
     }
 
     #[tokio::test]
     async fn a_signal_drains_and_exits_with_zero() {
-        let (code, announced) = run(Fake { ends_ms: NEVER_MS, drain_ms: 5 }, &[5]).await;
+        let (code, announced) = run(Fake { ends_ms: NEVER_MS, drain_ms: 5, ..Fake::default() }, &[5]).await;
         assert_eq!(code, 0);
         assert_eq!(announced.as_deref(), Some("native a:1, peer a:2, http http://a:3"));
     }
 
     #[tokio::test]
     async fn a_second_signal_exits_at_once() {
-        let (code, _) = run(Fake { ends_ms: NEVER_MS, drain_ms: NEVER_MS }, &[5, 10]).await;
+        let (code, _) =
+            run(Fake { ends_ms: NEVER_MS, drain_ms: NEVER_MS, ..Fake::default() }, &[5, 10]).await;
         assert_eq!(code, EX_INTERRUPTED);
     }
 
     #[tokio::test]
     async fn a_node_that_cannot_go_on_ends_with_its_code() {
-        let (code, _) = run(Fake { ends_ms: 5, drain_ms: NEVER_MS }, &[]).await;
+        let (code, _) = run(Fake { ends_ms: 5, drain_ms: NEVER_MS, ..Fake::default() }, &[]).await;
         assert_eq!(code, 74);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_may_do_better_is_started_anew_but_not_for_ever() {
+        let (_sender, mut signals) = mpsc::channel(1);
+        let starts = Cell::new(0);
+        let start = |fake: Fake| {
+            starts.set(starts.get() + 1);
+            // The first attempt of each rebuild finds a port that is not free yet.
+            let in_use = starts.get() == 2;
+            ready(if in_use { Err(Failure::new("port 7400 is in use", 69)) } else { Ok(fake) })
+        };
+        let broken = Fake { ends_ms: 5, drain_ms: 5, rebuild: true };
+        let code = drive(|| start(broken), &mut signals, |_| ()).await;
+        assert_eq!((code, starts.get()), (74, 1 + REBUILDS_MAX));
     }
 
     #[tokio::test]
     async fn a_node_that_does_not_start_is_not_announced() {
         let (_sender, mut signals) = mpsc::channel(1);
-        let start = ready(Err::<Fake, _>(Failure::new("port 7400 is in use", 69)));
+        let start = || ready(Err::<Fake, _>(Failure::new("port 7400 is in use", 69)));
         let code = drive(start, &mut signals, |_| panic!("it did not start")).await;
         assert_eq!(code, 69);
 
         let (sender, mut signals) = mpsc::channel(1);
         sender.send("SIGTERM").await.expect("there is room");
-        let code = drive(pending::<Result<Fake, _>>(), &mut signals, |_| panic!("it did not start")).await;
+        let code = drive(pending::<Result<Fake, _>>, &mut signals, |_| panic!("it did not start")).await;
         assert_eq!(code, 0);
     }
 }

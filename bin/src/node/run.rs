@@ -19,7 +19,7 @@ const EX_IOERR: u8 = 74;
 const RUNTIME_END: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Launch {
     /// Merged and checked.
     pub config: Config,
@@ -34,7 +34,7 @@ pub struct Launch {
 }
 
 /// The whole program: `start` gives the node, which is listening when its future is done.
-pub fn run<S, F>(start: impl FnOnce(Launch) -> F) -> ExitCode
+pub fn run<S, F>(start: impl FnMut(Launch) -> F) -> ExitCode
 where
     S: Service,
     F: Future<Output = Result<S, Failure>>,
@@ -47,7 +47,7 @@ where
     ExitCode::from(code)
 }
 
-fn run_with<S, F>(config: Config, start: impl FnOnce(Launch) -> F) -> u8
+fn run_with<S, F>(config: Config, mut start: impl FnMut(Launch) -> F) -> u8
 where
     S: Service,
     F: Future<Output = Result<S, Failure>>,
@@ -86,7 +86,7 @@ where
         };
         tokio::spawn(metrics.clone().upkeep());
         let launch = Launch { config, metrics, label, version: VERSION, commit: COMMIT };
-        drive(start(launch), &mut signals, announce).await
+        drive(|| start(launch.clone()), &mut signals, announce).await
     });
     if code != super::drive::EX_INTERRUPTED {
         telemetry.shutdown();

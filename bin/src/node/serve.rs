@@ -35,7 +35,7 @@ impl Service for Node {
 
     async fn ended(&mut self) -> Failure {
         let why = self.0.failed().await;
-        Failure::new(why.message, why.exit_code)
+        Failure { message: why.message, exit_code: why.exit_code, rebuild: why.rebuild }
     }
 
     async fn shutdown(self) -> Result<(), Failure> {

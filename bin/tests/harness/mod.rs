@@ -176,6 +176,8 @@ pub(crate) struct Node {
     arguments: Vec<String>,
     /// A command line to run the program by; it must put the program in its own place.
     wrapper: Vec<String>,
+    /// Settings of its own.
+    environment: Vec<(&'static str, String)>,
     child: Option<Child>,
     status: Option<ExitStatus>,
 }
@@ -183,14 +185,27 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node with its files below `folder`, which is created.
     pub(crate) fn start(folder: &Path, ports: Ports, arguments: &[String]) -> Self {
-        Self::start_by(Vec::new(), folder, ports, arguments)
+        Self::start_by(Vec::new(), folder, ports, arguments, Vec::new())
     }
 
-    fn start_by(wrapper: Vec<String>, folder: &Path, ports: Ports, arguments: &[String]) -> Self {
+    /// The same, its program run by another, and with settings of its own.
+    pub(crate) fn start_by(
+        wrapper: Vec<String>,
+        folder: &Path,
+        ports: Ports,
+        arguments: &[String],
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         std::fs::create_dir_all(folder).expect("the folder is ours");
-        let arguments = arguments.to_vec();
-        let mut node =
-            Self { folder: folder.to_owned(), ports, arguments, wrapper, child: None, status: None };
+        let mut node = Self {
+            folder: folder.to_owned(),
+            ports,
+            arguments: arguments.to_vec(),
+            wrapper,
+            environment,
+            child: None,
+            status: None,
+        };
         node.spawn();
         node
     }
@@ -218,6 +233,7 @@ impl Node {
             .args(self.ports.arguments())
             .args(&self.arguments)
             .envs(crate::TIMING)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(append("out"))
             .stderr(append("log"))
             .spawn()
@@ -467,7 +483,7 @@ impl Cluster {
             .into_iter()
             .enumerate()
             .map(|(at, (ports, wrapper))| {
-                Node::start_by(wrapper, &folder.path().join(at.to_string()), ports, &arguments)
+                Node::start_by(wrapper, &folder.path().join(at.to_string()), ports, &arguments, Vec::new())
             })
             .collect();
         Self { nodes, extra: extra.to_vec(), folder }

@@ -119,9 +119,22 @@ impl DiskFile for RealFile {
 
 impl DiskLock for RealLock {}
 
+/// Whether so many more bytes would fit into the file system of `dir`, for this process. False when that cannot be told.
+pub fn has_room(dir: &Path, bytes: u64) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|is| is.f_bavail.saturating_mul(is.f_frsize) >= bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_room_for_a_byte_and_not_for_all_there_are() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(has_room(home.path(), 1));
+        assert!(!has_room(home.path(), u64::MAX));
+        assert!(!has_room(&home.path().join("nothing"), 1));
+    }
 
     #[test]
     fn files_keep_what_is_written_and_locks_keep_others_out() {

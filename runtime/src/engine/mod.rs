@@ -23,6 +23,8 @@ mod kill_tests;
 mod memory;
 mod record;
 mod sled;
+#[cfg(target_os = "linux")]
+mod sync_range;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -80,4 +82,9 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// When it fails, the partition may be there whole or not at all.
     fn drop_partition(&self, partition: PartitionId) -> Result<(), EngineError>;
+
+    /// Whether all calls fail from now on, until it is opened anew.
+    fn has_failed(&self) -> bool {
+        false
+    }
 }

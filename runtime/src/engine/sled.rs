@@ -1,11 +1,14 @@
 //! Checkpoints in sled 0.34.
 //!
-//! Sled by itself does not survive a power cut: on Linux its flush starts the transfer of pages but never
+//! Sled by itself does not survive a power cut: on Linux it starts the transfer of pages but never
 //! makes the disk or the file system write them down, and pages that outgrow a segment go to files that are
 //! never synced. What makes it fit for checkpoints, which the log can redo:
 //!
+//! - What sled calls to sync a part of its file syncs the file ([`super::sync_range`]): sled relies on that before it
+//!   writes over what it does not need any more.
 //! - [`SledEngine::commit`] flushes, then syncs the database file through a file handle of its own. That covers
 //!   what sled wrote through its own handle, since both are the same file.
+//! - What a crash leaves unfinished, and sled would take for rot, is cleared before it is opened.
 //! - Records are cut into entries so small that pages stay below that size ([`super::record`]); should any
 //!   such file appear all the same, it is synced, too.
 //! - Records of several entries are written and removed in one batch, so they are whole or not there.
@@ -19,6 +22,7 @@
 
 use super::record::{self, Assembler, Entries, EntryKey};
 use super::{Engine, EngineError, META_BYTES_MAX};
+use crate::planted::{Planted, is_planted};
 use crate::priority::can_wait;
 use ::sled::{Batch, Db, Mode, Tree};
 use bytes::Bytes;
@@ -88,6 +92,8 @@ impl SledEngine {
     }
 
     fn open_here(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
+        clear_unfinished(dir)
+            .map_err(|error| EngineError::Io { action: "clear what is unfinished", error })?;
         let db = open_db(dir, options)?;
         let opened = || -> io::Result<File> {
             let file = File::options().read(true).write(true).open(dir.join("db"))?;
@@ -128,7 +134,14 @@ impl SledEngine {
             return Err(EngineError::failed("it failed before"));
         }
         match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(result) => result.map_err(|fault| fault.into_error(action)),
+            Ok(result) => result.map_err(|fault| {
+                let error = fault.into_error(action);
+                if matches!(error, EngineError::Io { .. } | EngineError::Failed { .. }) {
+                    // Sled remembers such an error and answers nothing else any more.
+                    self.failed.store(true, Ordering::Release);
+                }
+                error
+            }),
             Err(panic) => {
                 self.failed.store(true, Ordering::Release);
                 Err(EngineError::failed(format!("sled panicked: {}", panic_text(&*panic))))
@@ -155,6 +168,9 @@ impl SledEngine {
     fn sync(&self) -> Result<(), EngineError> {
         let started = Instant::now();
         let result = self.guarded("flush", || Ok(self.db.flush()?)).and_then(|_| {
+            if is_planted(Planted::EngineWithoutSync) {
+                return Ok(());
+            }
             self.sync_blobs()
                 .and_then(|()| self.file.sync_data())
                 .map_err(|error| EngineError::Io { action: "sync", error })
@@ -264,6 +280,10 @@ impl Engine for SledEngine {
         drop(trees);
         self.sync()
     }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
 }
 
 /// Writes a record over the one that may be there: in one step, and leaving none of its entries.
@@ -354,6 +374,34 @@ impl Fault {
             Self::Partition(_, fault) => fault.into_error(action),
         }
     }
+}
+
+/// Removes what a process that died on the way leaves behind and sled itself then takes for complete, and so for
+/// corrupt: a snapshot of its page table that has not got its final name, and a configuration that was cut short. Sled
+/// makes both again, the latter always the same.
+fn clear_unfinished(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let unfinished = match name {
+            "conf" => !is_whole(&std::fs::read(&path)?),
+            _ => name.starts_with("snap.") && name.ends_with(".generating"),
+        };
+        if unfinished {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether these bytes end with their checksum, as sled writes them.
+fn is_whole(conf: &[u8]) -> bool {
+    conf.split_last_chunk()
+        .is_some_and(|(content, sum)| !content.is_empty() && crc32fast::hash(content).to_le_bytes() == *sum)
 }
 
 #[allow(

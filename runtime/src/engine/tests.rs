@@ -256,6 +256,25 @@ fn a_database_that_cannot_be_opened_says_why() {
 }
 
 #[test]
+fn what_a_crash_leaves_unfinished_is_no_corruption() {
+    let bench = SledBench::new();
+    bench.engine().put(P, &[version("k", 4, value("x"))]).expect("puts");
+    bench.engine().commit(P, b"meta").expect("commits");
+    let SledBench { dir, engine } = bench;
+    drop(engine);
+    let conf = std::fs::read(dir.path().join("conf")).expect("is there");
+    for bytes in 0..=conf.len() {
+        // It dies while it writes the one or the other.
+        std::fs::write(dir.path().join("conf"), &conf[..bytes]).expect("writes");
+        std::fs::write(dir.path().join("snap.00000000FFFFFFFF.generating"), &conf[..bytes]).expect("writes");
+        let engine = open(dir.path()).expect("opens");
+        assert_eq!(load(&engine, P), [version("k", 4, value("x"))]);
+        drop(engine);
+        assert_eq!(std::fs::read(dir.path().join("conf")).expect("is there"), conf);
+    }
+}
+
+#[test]
 fn the_largest_pages_need_no_files_of_their_own() {
     let bench = SledBench::new();
     // Keys that have nothing in common, since sled stores what neighbours share only once.

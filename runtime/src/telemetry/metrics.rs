@@ -178,6 +178,12 @@ pub const METRICS: &[Metric] = &[
     row("trandb_wal_batch_records", COUNT, &[], "Records that shared one fdatasync."),
     row("trandb_wal_batch_bytes", BYTES, &[], "Bytes that shared one fdatasync."),
     row("trandb_wal_bytes_total", Counter, &[], "Bytes written to the log."),
+    row(
+        "trandb_wal_full",
+        Gauge,
+        &[],
+        "1 while the log waits for room on its disk and nothing is acknowledged.",
+    ),
     row("trandb_wal_segments", Gauge, &[], "Log segments on disk."),
     row("trandb_wal_bytes", Gauge, &[], "Size of all log segments."),
     // Checkpoints.

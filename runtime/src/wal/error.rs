@@ -18,6 +18,16 @@ pub enum WalError {
         /// Why not.
         source: Arc<io::Error>,
     },
+    /// There is no room on the disk. Nothing was written that counts, and the same write may be tried again.
+    #[error("there is no room on the disk to {action} {}: {source}", file.display())]
+    Full {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
     /// Durable data no longer checks out. Never repaired silently.
     #[error("the log is corrupt in {} at byte {offset}{}: {what}", file.display(), of_group(*group))]
     Corrupt {
@@ -67,7 +77,7 @@ impl WalError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Corrupt { .. } => 65,
-            Self::Io { .. } | Self::Poisoned => 74,
+            Self::Io { .. } | Self::Full { .. } | Self::Poisoned => 74,
             Self::Format { .. } => 78,
             Self::TooLarge { .. } | Self::Purged { .. } | Self::Closed => 1,
         }
@@ -76,6 +86,16 @@ impl WalError {
     pub(super) fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| Self::Io { action, file, source: Arc::new(source) }
+    }
+
+    /// As [`WalError::io`] for a call after whose failure the log is as it was before.
+    pub(super) fn room(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_owned();
+        move |source| {
+            let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let source = Arc::new(source);
+            if full { Self::Full { action, file, source } } else { Self::Io { action, file, source } }
+        }
     }
 }
 

@@ -87,9 +87,10 @@ impl Wal {
     /// order. Nothing to write is no write.
     ///
     /// # Errors
-    /// [`WalError::TooLarge`] before anything is written. After any other error the records may or may not
-    /// be in the log, and the log refuses everything until it is opened anew: a failed sync is never retried,
-    /// since the second one would succeed without the lost pages.
+    /// [`WalError::TooLarge`] before anything is written. After [`WalError::Full`] the same records may be written
+    /// again, and nothing else may: some of their bytes may be on the disk already. After any other error the
+    /// records may or may not be in the log, and the log refuses everything until it is opened anew: a failed sync is
+    /// never retried, since the second one would succeed without the lost pages.
     pub fn write(&mut self, records: &[Record]) -> Result<Vec<Location>, WalError> {
         if self.poisoned {
             return Err(WalError::Poisoned);
@@ -104,7 +105,7 @@ impl Wal {
             self.retire_segments()?;
             Ok(locations)
         });
-        self.poisoned = written.is_err();
+        self.poisoned = written.as_ref().is_err_and(|error| !matches!(error, WalError::Full { .. }));
         written
     }
 
@@ -143,7 +144,7 @@ impl Wal {
         let places = encode_batch(seal, self.next_batch, carry.iter().chain(records), &mut self.buffer);
 
         let path = &self.current.path;
-        self.current.file.write_at(&self.buffer, self.offset).map_err(WalError::io("write", path))?;
+        self.current.file.write_at(&self.buffer, self.offset).map_err(WalError::room("write", path))?;
         let began = Instant::now();
         if !is_planted(Planted::AckBeforeSync) {
             self.current.file.sync_data().map_err(WalError::io("sync", path))?;

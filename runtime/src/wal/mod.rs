@@ -36,6 +36,12 @@
 //! such a header in a value. The last batch found valid is written once more and synced before anything else: after
 //! a failed sync the page cache may show what the disk does not hold.
 //!
+//! # No room
+//!
+//! A write that finds no room has done nothing that counts: a segment that could not be made is taken away again, and what
+//! was written of a batch is written over by the same batch. So it is tried again until there is room, by
+//! [`Writer`], which says that it waits. A sync that fails is another matter, whatever it says of room.
+//!
 //! # Caveats
 //!
 //! Rot of the very last batch cannot be told from a tear, so it is cut; the other replicas still have it. To tell
@@ -43,6 +49,8 @@
 
 mod error;
 mod format;
+#[cfg(test)]
+mod full_tests;
 mod index;
 mod log;
 mod reader;

@@ -12,6 +12,7 @@
 use super::error::WalError;
 use super::format::SegmentHeader;
 use crate::disk::{Disk, DiskFile};
+use crate::planted::{Planted, is_planted};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,29 +78,49 @@ impl Segments {
     }
 
     /// Makes a segment that has room for at least `content_bytes` after its header. Durable on return.
+    ///
+    /// When there is no room, what was begun is taken away again, and the log is as it was before.
     pub(super) fn create(&mut self, header: SegmentHeader, bytes_min: u64) -> Result<Segment, WalError> {
         let bytes = self.segment_bytes.max(bytes_min);
         let path = self.path(header.sequence, "wal");
-        let (raw, file) = match self.free.pop() {
-            Some(raw) if bytes == self.segment_bytes => {
-                let file = self.open_file(&raw)?;
-                (raw, file)
-            }
+        let raw = match self.free.pop() {
+            Some(free) if bytes == self.segment_bytes => free,
             unused => {
                 self.free.extend(unused);
-                let raw = self.path(header.sequence, "new");
-                let file = self.disk.create(&raw).map_err(WalError::io("create", &raw))?;
-                (raw, file)
+                self.path(header.sequence, "new")
             }
         };
-        // A recycled file of another size (the setting was changed) is brought to this one.
-        file.allocate(bytes).map_err(WalError::io("allocate", &raw))?;
-        file.write_at(&header.encode(), 0).map_err(WalError::io("write", &raw))?;
-        file.sync_all().map_err(WalError::io("sync", &raw))?;
+        let file = match self.prepare(&raw, header, bytes) {
+            Err(full @ WalError::Full { .. }) => {
+                // One that is left behind is removed when the log is opened, and until then only in the way.
+                if self.disk.exists(&raw).map_err(WalError::io("look for", &raw))? {
+                    self.disk.remove(&raw).map_err(WalError::io("remove", &raw))?;
+                }
+                return Err(full);
+            }
+            prepared => prepared?,
+        };
         self.disk.rename(&raw, &path).map_err(WalError::io("rename", &raw))?;
-        self.sync_dir()?;
+        if !is_planted(Planted::SegmentWithoutName) {
+            self.sync_dir()?;
+        }
         let bytes = file.len().map_err(WalError::io("measure", &path))?;
         Ok(Segment { path, file, header, bytes })
+    }
+
+    /// A file that is a segment but for its name.
+    fn prepare(&self, raw: &Path, header: SegmentHeader, bytes: u64) -> Result<Arc<dyn DiskFile>, WalError> {
+        let file = if raw.extension().is_some_and(|extension| extension == "free") {
+            self.open_file(raw)?
+        } else {
+            self.disk.create(raw).map_err(WalError::room("create", raw))?
+        };
+        // A recycled file of another size (the setting was changed) is brought to this one.
+        file.allocate(bytes).map_err(WalError::room("allocate", raw))?;
+        file.write_at(&header.encode(), 0).map_err(WalError::room("write", raw))?;
+        // Some file systems look for room only now. Nothing was promised of this file yet.
+        file.sync_all().map_err(WalError::room("sync", raw))?;
+        Ok(file)
     }
 
     /// Lets a segment go. Durable on return, so the next older one is never left behind a gap.

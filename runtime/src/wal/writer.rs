@@ -5,14 +5,20 @@ use super::format::{Location, Record};
 use super::index::Pinned;
 use super::log::{Wal, WalStats};
 use super::reader::WalReader;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// Called once with the outcome of a submission, on the writer's thread or inline: everyone behind it waits, so it
 /// only passes the word on. It must not close the writer.
 pub type Done = Box<dyn FnOnce(Result<Vec<Location>, WalError>) + Send>;
+
+/// Between two tries to write what there is no room for.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The bounds of a writer.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +60,7 @@ struct Shared {
     queued_bytes: Arc<AtomicU64>,
     pressure: Arc<watch::Sender<bool>>,
     failed: Arc<watch::Sender<Option<WalError>>>,
+    full: Arc<watch::Sender<Option<WalError>>>,
 }
 
 enum Mode {
@@ -81,19 +88,22 @@ impl Writer {
         let queued_bytes = Arc::new(AtomicU64::new(0));
         let pressure = Arc::new(watch::Sender::new(false));
         let failed = Arc::new(watch::Sender::new(None));
+        let full = Arc::new(watch::Sender::new(None));
         let gauge = Gauge {
             options,
             queued_bytes: queued_bytes.clone(),
             pressure: pressure.clone(),
             failed: failed.clone(),
+            full: full.clone(),
         };
         let thread =
             std::thread::Builder::new().name("wal".into()).spawn(move || run(wal, &requests, &gauge))?;
         let mode = Mode::Threaded { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
-        Ok(Self { shared: Arc::new(Shared { mode, options, queued_bytes, pressure, failed }), reader })
+        Ok(Self { shared: Arc::new(Shared { mode, options, queued_bytes, pressure, failed, full }), reader })
     }
 
-    /// Runs the log inside the callers: everything is written before [`Writer::submit`] returns. For the simulation.
+    /// Runs the log inside the callers: everything is written before [`Writer::submit`] returns. For the simulation,
+    /// where nobody can wait for room: a full disk ends the log like any other failure.
     pub fn inline(wal: Wal) -> Self {
         let reader = wal.reader();
         let shared = Shared {
@@ -102,6 +112,7 @@ impl Writer {
             queued_bytes: Arc::default(),
             pressure: Arc::new(watch::Sender::new(false)),
             failed: Arc::new(watch::Sender::new(None)),
+            full: Arc::new(watch::Sender::new(None)),
         };
         Self { shared: Arc::new(shared), reader }
     }
@@ -119,6 +130,9 @@ impl Writer {
                     return Err(Refused { full: false, records, done });
                 };
                 let written = wal.write(&records);
+                if matches!(written, Err(WalError::Full { .. })) {
+                    wal.poison();
+                }
                 drop(guard);
                 note_failure(&self.shared.failed, &written);
                 done(written);
@@ -172,6 +186,11 @@ impl Writer {
     /// Why the log takes no more writes, once that is so: the first failure, which says more than those after it.
     pub fn failed(&self) -> watch::Receiver<Option<WalError>> {
         self.shared.failed.subscribe()
+    }
+
+    /// Why the log waits for room on its disk, as long as it does. What was submitted is written when there is room.
+    pub fn full(&self) -> watch::Receiver<Option<WalError>> {
+        self.shared.full.subscribe()
     }
 
     /// Reads records that were written.
@@ -239,6 +258,7 @@ struct Gauge {
     queued_bytes: Arc<AtomicU64>,
     pressure: Arc<watch::Sender<bool>>,
     failed: Arc<watch::Sender<Option<WalError>>>,
+    full: Arc<watch::Sender<Option<WalError>>>,
 }
 
 impl Gauge {
@@ -247,6 +267,21 @@ impl Gauge {
         if left <= self.options.queue_bytes_max / 2 {
             self.pressure.send_if_modified(|full| std::mem::replace(full, false));
         }
+    }
+
+    /// Says that the log waits for room, or does not any more.
+    fn full(&self, why: Option<&WalError>) {
+        let news = self.full.send_if_modified(|full| {
+            let news = full.is_some() != why.is_some();
+            *full = why.cloned();
+            news
+        });
+        match why {
+            _ if !news => {}
+            Some(why) => tracing::error!(%why, "the log waits for room on its disk; nothing is acknowledged"),
+            None => tracing::info!("the log has room again"),
+        }
+        metrics::gauge!("trandb_wal_full").set(f64::from(u8::from(why.is_some())));
     }
 }
 
@@ -259,7 +294,10 @@ struct Waiter {
 fn run(mut wal: Wal, requests: &mpsc::Receiver<Request>, gauge: &Gauge) {
     let mut records = Vec::new();
     let mut waiters = Vec::new();
-    while let Ok(first) = requests.recv() {
+    // What came while there was no room.
+    let mut held = VecDeque::new();
+    gauge.full(None);
+    while let Some(first) = held.pop_front().or_else(|| requests.recv().ok()) {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(request) = next {
@@ -271,13 +309,25 @@ fn run(mut wal: Wal, requests: &mpsc::Receiver<Request>, gauge: &Gauge) {
                 }
                 Request::Inspect(look) => look(&wal),
             }
-            next = if bytes < gauge.options.batch_bytes_max { requests.try_recv().ok() } else { None };
+            let more = bytes < gauge.options.batch_bytes_max;
+            next = if more { held.pop_front().or_else(|| requests.try_recv().ok()) } else { None };
         }
-        // A panic half way through leaves the log as unknown as a failed write does.
-        let written = catch_unwind(AssertUnwindSafe(|| wal.write(&records))).unwrap_or_else(|_| {
-            wal.poison();
-            Err(WalError::Poisoned)
-        });
+        let written = loop {
+            // A panic half way through leaves the log as unknown as a failed write does.
+            let written = catch_unwind(AssertUnwindSafe(|| wal.write(&records))).unwrap_or_else(|_| {
+                wal.poison();
+                Err(WalError::Poisoned)
+            });
+            match &written {
+                Err(full @ WalError::Full { .. }) => gauge.full(Some(full)),
+                _ => break written,
+            }
+            if !pause(&wal, requests, &mut held) {
+                wal.poison();
+                break written;
+            }
+        };
+        gauge.full(None);
         if let Err(error) = &written {
             tracing::error!(%error, records = records.len(), "could not write to the log");
         }
@@ -285,6 +335,19 @@ fn run(mut wal: Wal, requests: &mpsc::Receiver<Request>, gauge: &Gauge) {
         records.clear();
         gauge.written(bytes);
         tell(&mut waiters, written);
+    }
+}
+
+/// Lets some time pass and holds what comes meanwhile, which the queue's bound covers; false when the writer is closed.
+fn pause(wal: &Wal, requests: &mpsc::Receiver<Request>, held: &mut VecDeque<Request>) -> bool {
+    let until = Instant::now() + FULL_PAUSE;
+    loop {
+        match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Request::Inspect(look)) => look(wal),
+            Ok(write) => held.push_back(write),
+            Err(mpsc::RecvTimeoutError::Timeout) => return true,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        }
     }
 }
 

@@ -1,0 +1,123 @@
+//! Many cuts of one recording.
+
+use crate::image::{Image, Left};
+use crate::judge::judge;
+use crate::load::History;
+use crate::recording::{Clock, Recording};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use trandb_actors::node::{Doors, NodeOptions, StorageDoor};
+use trandb_runtime::config::Config;
+
+/// Nodes that are started at the same time: each waits most of its time.
+const AT_ONCE: usize = 4;
+
+/// Failures after which a run says no more than how many there are.
+const SHOWN: usize = 5;
+
+/// How close to a turning point every other cut is, in beginnings and ends of events.
+const CLOSE: u64 = 6;
+
+/// What was recorded, and what clients were told meanwhile.
+pub(crate) struct Run {
+    pub(crate) recording: Recording,
+    pub(crate) history: History,
+}
+
+/// Puts an image somewhere and says how a node is started on it.
+pub(crate) type Restore = fn(&Image, &Path) -> NodeOptions;
+
+impl Run {
+    /// Cuts the power so many times; how many of them went wrong.
+    pub(crate) fn cut(self, cuts: usize, seed: u64, restore: Restore) -> usize {
+        println!("recorded: {}", self.recording.summary());
+        let (puts, told) = self
+            .history
+            .values()
+            .flatten()
+            .fold((0, 0), |(all, told), attempt| (all + 1, told + usize::from(attempt.told.is_some())));
+        println!("{puts} writes, {told} acknowledged, of {} keys", self.history.len());
+        let mut random = StdRng::seed_from_u64(seed);
+        let points = self.points(cuts, &mut random);
+        let run = Arc::new(self);
+        let runtime = Runtime::new().expect("a runtime");
+        let mut failures: BTreeMap<Left, Vec<String>> = BTreeMap::new();
+        for batch in points.chunks(AT_ONCE) {
+            let judged = batch.iter().map(|&(cut, left, seed)| {
+                let run = run.clone();
+                let runtime = runtime.handle().clone();
+                // A thread each: what rebuilds and opens disks blocks.
+                std::thread::spawn(move || (left, run.cut_once(&runtime, cut, left, seed, restore)))
+            });
+            for judged in judged.collect::<Vec<_>>() {
+                let (left, verdict) = judged.join().expect("no panic");
+                if let Err(why) = verdict {
+                    failures.entry(left).or_default().push(why);
+                }
+            }
+        }
+        for left in Left::ALL {
+            let cuts = points.iter().filter(|point| point.1 == left).count();
+            let failed = failures.get(&left).map_or(0, Vec::len);
+            println!("left of what was not synced: {left:?}: {cuts} cuts, {failed} failed");
+        }
+        let all: Vec<&String> = failures.values().flatten().collect();
+        for why in all.iter().take(SHOWN) {
+            println!("failed: {why}");
+        }
+        all.len()
+    }
+
+    /// Where the power goes, what is left, and by which dice.
+    fn points(&self, cuts: usize, random: &mut StdRng) -> Vec<(Clock, Left, u64)> {
+        let turning: Vec<Clock> = self
+            .recording
+            .events
+            .iter()
+            .filter(|event| event.what.is_turning_point())
+            .map(|event| event.begun)
+            .collect();
+        (0..cuts)
+            .map(|number| {
+                let cut = if turning.is_empty() || random.random_bool(0.5) {
+                    random.random_range(0..=self.recording.now())
+                } else {
+                    let at = turning[random.random_range(0..turning.len())];
+                    (at + random.random_range(0..=CLOSE)).saturating_sub(CLOSE / 2).min(self.recording.now())
+                };
+                (cut, Left::ALL[number % Left::ALL.len()], random.random())
+            })
+            .collect()
+    }
+
+    fn cut_once(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        cut: Clock,
+        left: Left,
+        seed: u64,
+        restore: Restore,
+    ) -> Result<(), String> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let folder = TempDir::new().expect("a folder");
+        let options = {
+            let image = Image::after(&self.recording, cut, left, &mut random);
+            restore(&image, folder.path())
+        };
+        runtime.block_on(judge(options, &self.history, cut)).map_err(|why| {
+            format!("cut at {cut} of {}, {left:?} left (dice {seed}): {why}", self.recording.now())
+        })
+    }
+}
+
+/// A node of this process.
+pub(crate) fn options(config: Config, storage: StorageDoor) -> NodeOptions {
+    let doors =
+        Doors { metrics: Arc::new(String::new), version: "test".to_owned(), commit: "test".to_owned() };
+    NodeOptions { storage, ..NodeOptions::real(config, doors) }
+}

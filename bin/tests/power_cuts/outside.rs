@@ -1,0 +1,70 @@
+//! Recorded outside: a real process with its data directory, its system calls watched by `strace`.
+
+use crate::cuts::{self, Run};
+use crate::harness::{Node, Ports};
+use crate::image::Image;
+use crate::{load, settings, strace};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Runtime;
+use trandb_actors::node::{NodeOptions, StorageDoor};
+use trandb_runtime::disk::RealDisk;
+
+/// Where a node keeps its data within its folder, which is what is recorded.
+const DATA: &str = "data";
+
+fn record(seed: u64, fault: Option<&str>) -> Run {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (home, trace) = (folder.path().join("node"), folder.path().join("trace"));
+    let mut environment = settings::environment();
+    environment.extend(fault.map(|fault| ("TRANDB_PLANT", fault.to_owned())));
+    let ports = Ports::free(1).remove(0);
+    let mut node = Node::start_by(strace::wrapper(&trace), &home, ports, &[], environment);
+    node.wait_ready();
+    let micros = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64;
+    let runtime = Runtime::new().expect("a runtime");
+    let load = load::run(&node.ports.native, settings::load_time(), seed, Arc::new(micros));
+    let mut history = runtime.block_on(load);
+    node.kill9();
+    let trace = strace::read_when_done(&trace, &home);
+    for attempt in history.values_mut().flatten() {
+        // What a client sent was sent before the node wrote it, what it was told after.
+        attempt.sent = trace.clock_at(attempt.sent);
+        attempt.told = attempt.told.map(|told| trace.clock_at(told));
+    }
+    Run { recording: trace.recording, history }
+}
+
+fn restore(image: &Image, folder: &Path) -> NodeOptions {
+    image.write_to(&RealDisk, folder).expect("there is room");
+    let config = settings::config(&folder.join(DATA));
+    cuts::options(settings::judged(config), StorageDoor::Configured)
+}
+
+/// None where it cannot be tried.
+fn failed_cuts(fault: Option<&str>) -> Option<usize> {
+    if !strace::is_there() {
+        println!("skipped: there is no strace here, or it may not trace");
+        return None;
+    }
+    let seed = settings::seed();
+    Some(record(seed, fault).cut(settings::cuts(), seed, restore))
+}
+
+#[test]
+fn no_cut_loses_what_a_process_synced() {
+    if let Some(failed) = failed_cuts(None) {
+        assert_eq!(failed, 0);
+    }
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "nothing is planted in release builds")]
+fn a_sync_that_is_left_out_outside_is_found() {
+    for fault in ["ack-before-sync", "engine-without-sync"] {
+        if let Some(failed) = failed_cuts(Some(fault)) {
+            assert!(failed > 0, "{fault} was not found");
+        }
+    }
+}
