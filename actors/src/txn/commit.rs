@@ -1,11 +1,21 @@
-//! Committing: one entry where all lies in one partition; else prepare, decide, resolve.
+//! Committing: one entry where all lies in one partition; else the others prepare, the anchor's entry decides, the others
+//! resolve.
+//!
+//! ```text
+//! others   ── Prepare ──▶ held ──────────────── Resolve ──▶ done
+//! anchor                      ── Commit ──▶ done                 ── Finish ──▶ may be forgotten
+//! client                                 ◀── answered
+//! ```
+//!
+//! The client waits for two rounds of Raft, and each partition but the anchor takes two entries. What follows the answer is
+//! not urgent (`partition/deferred.rs`).
 
 use crate::database::{Database, RequestContext};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
+use trandb_cluster::txn::{Conflict, Coordinator, Effects, Plan, Prepare, TxnApplied, TxnStep};
 use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
 use trandb_runtime::pace::dies;
 use trandb_runtime::planted::{Planted, is_planted};
@@ -77,12 +87,11 @@ pub(super) async fn commit(
     }
     let (kind, result) = match plan {
         Plan::Nothing => ("read", Ok(core.read_at())),
-        Plan::One(partition, effects) => {
-            ("one", commit_at_once(database, core.txn(), partition, effects, &request).await)
-        }
-        Plan::Several { anchor, parts } => {
-            let commit = Commit { database, txn: core.txn(), anchor, request: &request };
-            ("several", commit.run(parts).await)
+        Plan::Commit { anchor, prepares, last } => {
+            let kind = if prepares.is_empty() { "one" } else { "several" };
+            let others = prepares.keys().copied().filter(|&id| id != anchor).collect();
+            let commit = Commit { database, txn: core.txn(), anchor, others, request: &request };
+            (kind, commit.run(prepares, last).await)
         }
     };
     if result.is_ok() {
@@ -95,11 +104,8 @@ pub(super) async fn commit(
 
 /// See [`Planted::SkipValidation`].
 fn skip_validation(plan: &mut Plan) {
-    let all = match plan {
-        Plan::Nothing => return,
-        Plan::One(_, effects) => vec![effects],
-        Plan::Several { parts, .. } => parts.values_mut().flatten().collect(),
-    };
+    let Plan::Commit { prepares, last, .. } = plan else { return };
+    let all = prepares.values_mut().flatten().chain([last]);
     for effects in all {
         effects.reads.clear();
         effects.ranges.clear();
@@ -139,59 +145,44 @@ async fn pass(
     }
 }
 
-async fn commit_at_once(
-    database: &Database,
-    txn: TxnId,
-    partition: PartitionId,
-    effects: Effects,
-    request: &RequestContext,
-) -> Result<Timestamp, Failed> {
-    let step = TxnStep::Commit { txn, effects: effects.clone() };
-    let mut answer = pass(database, partition, step, &effects, request).await;
-    // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
-    if let Ok(TxnApplied::Refused(conflict @ Conflict::Blocked { .. })) = &answer {
-        let decision = Decision::Abort(conflict.to_string());
-        answer = database.txn_step(partition, TxnStep::Decide { txn, decision }, request).await;
-    }
-    match answer {
-        Ok(TxnApplied::Committed(at)) => Ok(at),
-        Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(&conflict)),
-        Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
-        Ok(other) => Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}")))),
-        Err(error) => Err(Failed::unknown(error)),
-    }
-}
-
 /// Nothing more is heard of a coordinator that has died.
 fn dead() -> Failed {
     Failed::unknown(Error::unknown("its coordinator died"))
 }
 
-/// A commit over several partitions.
+/// A commit.
 struct Commit<'a> {
     database: &'a Database,
     txn: TxnId,
     anchor: PartitionId,
+    /// The other partitions.
+    others: Vec<PartitionId>,
     request: &'a RequestContext,
 }
 
 impl Commit<'_> {
-    async fn run(&self, parts: BTreeMap<PartitionId, Vec<Effects>>) -> Result<Timestamp, Failed> {
-        let others: Vec<PartitionId> = parts.keys().copied().filter(|&id| id != self.anchor).collect();
+    async fn run(
+        self,
+        prepares: BTreeMap<PartitionId, Vec<Effects>>,
+        last: Effects,
+    ) -> Result<Timestamp, Failed> {
+        if prepares.is_empty() {
+            return self.decide(last, false).await;
+        }
         let node = self.database.node();
-        let parts = match dies(node, "preparing") {
-            true => parts.into_iter().take(1).collect(),
-            false => parts,
+        let prepares = match dies(node, "preparing") {
+            true => prepares.into_iter().take(1).collect(),
+            false => prepares,
         };
         let began = Instant::now();
-        let prepared = self.prepare(parts, &others).await;
+        let prepared = self.prepare(prepares).await;
         metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
         if dies(node, "preparing") || dies(node, "prepared") {
             return Err(dead());
         }
         let began = Instant::now();
         let decided = match prepared {
-            Ok(()) => self.decide().await,
+            Ok(()) => self.decide(last, true).await,
             Err(failed) => {
                 self.abort(failed.error.message.clone());
                 Err(failed)
@@ -204,12 +195,13 @@ impl Commit<'_> {
             // Whoever meets it finds out.
             Err(_) => return decided,
         };
-        let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
+        let Self { database, txn, anchor, others, .. } = self;
+        let database = database.clone();
         if dies(node, "decided") {
             return Err(dead());
         }
         if dies(node, "telling") {
-            drop(database.tell(txn, &others[..1], committed, TELL_MAX).await);
+            drop(database.tell(txn, &others[..others.len().min(1)], committed, TELL_MAX).await);
             return Err(dead());
         }
         tokio::spawn(async move {
@@ -226,22 +218,12 @@ impl Commit<'_> {
     }
 
     /// Has every partition prepare its parts, one after the other, all partitions at once.
-    async fn prepare(
-        &self,
-        parts: BTreeMap<PartitionId, Vec<Effects>>,
-        others: &[PartitionId],
-    ) -> Result<(), Failed> {
+    async fn prepare(&self, prepares: BTreeMap<PartitionId, Vec<Effects>>) -> Result<(), Failed> {
         let anchor = self.anchor;
-        let all = parts.into_iter().map(|(partition, parts)| async move {
+        let all = prepares.into_iter().map(|(partition, parts)| async move {
             for (part, effects) in (0..).zip(parts) {
-                let participants = if partition == anchor { others.to_vec() } else { Vec::new() };
-                let step = TxnStep::Prepare(Prepare {
-                    txn: self.txn,
-                    anchor,
-                    participants,
-                    part,
-                    effects: effects.clone(),
-                });
+                let prepare = Prepare { txn: self.txn, anchor, part, effects: effects.clone() };
+                let step = TxnStep::Prepare(prepare);
                 let refused = match pass(self.database, partition, step, &effects, self.request).await {
                     Ok(TxnApplied::Prepared) => continue,
                     Ok(TxnApplied::Refused(conflict)) => Failed::refused(&conflict),
@@ -272,20 +254,35 @@ impl Commit<'_> {
                     let request = RequestContext { deadline: Instant::now() + EXTEND, trace: None };
                     tokio::spawn(async move {
                         // The next one makes up for one that fails.
-                        let _ = database.txn_step(anchor, TxnStep::Extend { txn }, &request).await;
+                        let _ = database.txn_step(anchor, TxnStep::Extend { txn, anchor }, &request).await;
                     });
                 }
             }
         }
     }
 
-    async fn decide(&self) -> Result<Timestamp, Failed> {
-        let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit };
-        match self.database.txn_step(self.anchor, step, self.request).await {
+    /// Has the anchor commit, all else being prepared, if there is more.
+    async fn decide(&self, last: Effects, prepared: bool) -> Result<Timestamp, Failed> {
+        let txn = self.txn;
+        let step = TxnStep::Commit { txn, participants: self.others.clone(), effects: last.clone() };
+        let mut answer = pass(self.database, self.anchor, step, &last, self.request).await;
+        // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
+        if let Ok(TxnApplied::Refused(conflict @ Conflict::Blocked { .. })) = &answer {
+            let step = TxnStep::Abort { txn, why: conflict.to_string() };
+            answer = self.database.txn_step(self.anchor, step, self.request).await;
+        }
+        match answer {
             Ok(TxnApplied::Committed(at)) => Ok(at),
+            Ok(TxnApplied::Refused(conflict)) => {
+                // It would be refused again; this is for those who meet what is prepared.
+                if prepared {
+                    self.abort(conflict.to_string());
+                }
+                Err(Failed::refused(&conflict))
+            }
             Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
             Ok(other) => {
-                Err(Failed::unknown(Error::internal(format!("a decision was answered with {other:?}"))))
+                Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}"))))
             }
             Err(error) => Err(Failed::unknown(error)),
         }
@@ -296,9 +293,8 @@ impl Commit<'_> {
         let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
         tokio::spawn(async move {
             let request = RequestContext { deadline: Instant::now() + TELL_MAX, trace: None };
-            let step = TxnStep::Decide { txn, decision: Decision::Abort(why) };
             // When the anchor cannot be told, the lease ends it.
-            let _ = database.txn_step(anchor, step, &request).await;
+            let _ = database.txn_step(anchor, TxnStep::Abort { txn, why }, &request).await;
         });
     }
 }

@@ -10,7 +10,7 @@ pub use coordinator::{Coordinator, Plan};
 pub use locks::{Asked, LOCK_LEASE_MS, LOCK_WAITERS_MAX, LockEvent, Locks};
 pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
 pub use step::{
-    Blocker, Conflict, Decision, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
+    Blocker, Conflict, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
 };
 
 pub use waits::{PROBE_MAX, Probed, Waits, describe_cycle};

@@ -48,7 +48,7 @@ fn planted_faults_are_found() {
     for fault in [
         Fault::SkipReadValidation,
         Fault::PassIntents,
-        Fault::DecideBeforePrepared,
+        Fault::CommitBeforePrepared,
         Fault::LoseAnchor,
         Fault::ResolveLater,
     ] {

@@ -7,7 +7,7 @@
 //!   snapshot carries whole, as records that belong to its index alone ([`records`]).
 //!
 //! # Why keys' versions still grow
-//! A transaction over several partitions is committed at the timestamp of its decision, after all of them have prepared, and installs its
+//! A transaction over several partitions is committed at the timestamp of its decision, after all others have prepared, which install its
 //! versions later. By then the partition may have used higher timestamps for other keys. Not for these: from the
 //! preparation to the resolution nobody else writes them, and before it every version was below.
 
@@ -30,8 +30,6 @@ use std::ops::Bound;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) anchor: PartitionId,
-    /// At the anchor: the other partitions that prepare.
-    pub(super) participants: Vec<PartitionId>,
     /// When its coordinator's lease is over.
     pub(super) expires: Timestamp,
     pub(super) parts: BTreeMap<u32, Effects>,
