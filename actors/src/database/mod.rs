@@ -313,9 +313,14 @@ impl Database {
 
     /// A timestamp from now on: above every version that anyone was told of before this call.
     pub(crate) async fn timestamp(&self, context: &RequestContext) -> Result<Timestamp, Error> {
+        self.timestamps(1, context).await
+    }
+
+    /// The first of so many consecutive ones, each as of [`Self::timestamp`].
+    pub(crate) async fn timestamps(&self, count: u64, context: &RequestContext) -> Result<Timestamp, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.context.oracle(crate::oracle::OracleMessage::want(
-            1,
+            count,
             Box::new(move |grant| {
                 // Whoever asked has stopped waiting.
                 let _ = sender.send(grant);

@@ -125,3 +125,37 @@ impl Partition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Span;
+    use trandb_cluster::{NodeId, Timestamp};
+
+    fn id(number: u64) -> TxnId {
+        TxnId { begin: Timestamp(number), node: NodeId(1) }
+    }
+
+    #[test]
+    fn steps_are_taken_in_order_as_many_as_fit() {
+        let mut deferred = Deferred::default();
+        assert!(deferred.take(10, 1000).is_empty());
+        let finish = TxnStep::Finish { txn: id(0) };
+        let weight = finish.weight();
+        deferred.steps.push_back(PendingStep { step: finish, reply: None, span: Span::none() });
+        for number in 1..6 {
+            let step = TxnStep::Resolve { txn: id(number), committed: None };
+            deferred.steps.push_back(PendingStep { step, reply: None, span: Span::none() });
+        }
+        assert!(deferred.resolves(id(1)));
+        assert!(!deferred.resolves(id(0)), "a finish resolves nothing");
+        let mut taken = |count, bytes| {
+            let taken = deferred.take(count, bytes).into_iter();
+            taken.map(|pending| pending.step.txn().begin.0).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(2, 1000), [0, 1]);
+        assert_eq!(taken(10, 2 * weight), [2, 3]);
+        assert_eq!(taken(10, 1), [4], "one at least");
+        assert_eq!(taken(usize::MAX, usize::MAX), [5]);
+    }
+}

@@ -57,7 +57,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// One that reads at `read_at`.
+    /// One that reads at `read_at`; [`Timestamp::MAX`] for one that only writes: whatever is there, it is as of when it
+    /// commits.
     pub fn new(txn: TxnId, isolation: Isolation, read_only: bool, read_at: Timestamp) -> Self {
         Self {
             txn,

@@ -89,10 +89,11 @@ impl Runner {
         Ok((name, txn))
     }
 
-    fn begin(&mut self, name: String, isolation: Isolation) {
+    /// A blind one reads nothing, so that it has a name but no snapshot.
+    fn begin(&mut self, name: String, isolation: Isolation, blind: bool) {
         let begin = self.partitions.timestamp();
         let id = TxnId { begin, node: NodeId(1) };
-        let core = Coordinator::new(id, isolation, false, begin);
+        let core = Coordinator::new(id, isolation, false, if blind { Timestamp::MAX } else { begin });
         let (others, prepares) = (Vec::new(), VecDeque::new());
         let txn = Txn { core, anchor: None, others, prepares, commit: None, committed: None };
         self.txns.insert(name, txn);
@@ -287,9 +288,9 @@ impl goldenscript::Runner for Runner {
                 *self = Self { isolation: level(&next::<String>(&mut args)?)?, ..Self::default() };
                 String::new()
             }
-            // begin TXN
-            "begin" => {
-                self.begin(next(&mut args)?, self.isolation);
+            // begin TXN; name TXN for one that reads nothing, which may begin later
+            "begin" | "name" => {
+                self.begin(next(&mut args)?, self.isolation, command.name == "name");
                 String::new()
             }
             // get TXN KEY
