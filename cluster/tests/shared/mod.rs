@@ -23,6 +23,8 @@ pub(crate) struct Partitions {
     pub(crate) pushes: usize,
     /// A fault: nobody asks.
     pub(crate) pass_intents: bool,
+    /// A fault: commits that were refused may still pass.
+    pub(crate) leave_refused: bool,
 }
 
 impl Default for Partitions {
@@ -33,6 +35,7 @@ impl Default for Partitions {
             sent: Vec::new(),
             pushes: 0,
             pass_intents: false,
+            leave_refused: false,
         }
     }
 }
@@ -156,7 +159,9 @@ impl Partitions {
     pub(crate) fn commit(&mut self, anchor: PartitionId, step: TxnStep) -> TxnApplied {
         let TxnStep::Commit { txn, .. } = step else { panic!("not a commit: {step:?}") };
         let answer = self.send(anchor, step);
-        if let TxnApplied::Refused(conflict @ Conflict::Blocked { .. }) = &answer {
+        if let TxnApplied::Refused(conflict @ Conflict::Blocked { .. }) = &answer
+            && !self.leave_refused
+        {
             self.send(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
         }
         answer

@@ -49,6 +49,7 @@ fn planted_faults_are_found() {
         Fault::SkipReadValidation,
         Fault::PassIntents,
         Fault::CommitBeforePrepared,
+        Fault::LeaveRefusedCommits,
         Fault::LoseAnchor,
         Fault::ResolveLater,
     ] {

@@ -18,6 +18,7 @@ pub(crate) enum Fault {
     SkipReadValidation,
     PassIntents,
     CommitBeforePrepared,
+    LeaveRefusedCommits,
     LoseAnchor,
     ResolveLater,
 }
@@ -303,7 +304,7 @@ impl Runner {
             TxnApplied::Committed(at) => self.resolve(Some(at), anchor, step, later),
             TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
             TxnApplied::Refused(conflict) => {
-                if !self.others.is_empty() {
+                if !self.others.is_empty() && !cluster.partitions.leave_refused {
                     cluster.partitions.send(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
                 }
                 self.resolve(None, anchor, step, false);
@@ -355,7 +356,11 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
     }
     let mut cluster = Cluster {
         dice,
-        partitions: Partitions { pass_intents: fault == Some(Fault::PassIntents), ..Partitions::default() },
+        partitions: Partitions {
+            pass_intents: fault == Some(Fault::PassIntents),
+            leave_refused: fault == Some(Fault::LeaveRefusedCommits),
+            ..Partitions::default()
+        },
         engines: vec![BTreeMap::new(); PARTITIONS],
         fault,
     };
