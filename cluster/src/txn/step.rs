@@ -264,7 +264,7 @@ pub enum Conflict {
         /// It wants to write the key; else it has read it.
         writes: bool,
     },
-    /// It began too long ago to commit.
+    /// It began, or read, too long ago to commit: what has changed since may be forgotten.
     TooOld,
 }
 
@@ -284,7 +284,9 @@ impl fmt::Display for Conflict {
                     key.user_key().escape_ascii()
                 )
             }
-            Self::TooOld => f.write_str("the transaction began longer ago than transactions may last"),
+            Self::TooOld => f.write_str(
+                "the transaction began longer ago than transactions may last, or than history is kept",
+            ),
         }
     }
 }

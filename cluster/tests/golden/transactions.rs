@@ -256,7 +256,7 @@ impl Runner {
         let timestamp = self.partitions.timestamp();
         let partition = home(&of);
         let writes = vec![Write { key: of, value, condition: Condition::Any }];
-        let batch = WriteBatch { timestamp, gc_floor: Timestamp::ZERO, writes };
+        let batch = WriteBatch { timestamp, gc_floor: self.partitions.gc_floor, writes };
         let state = self.partitions.state(partition);
         let index = state.applied() + 1;
         match state.apply(index, trandb_cluster::command::Command::Write(batch)) {
@@ -381,6 +381,11 @@ impl goldenscript::Runner for Runner {
             // Time passes for all leases.
             "expire" => {
                 self.partitions.pass_lease();
+                String::new()
+            }
+            // History up to now may be forgotten from the next entry on.
+            "forget" => {
+                self.partitions.gc_floor = self.partitions.timestamp();
                 String::new()
             }
             // Leaders look after what is left.

@@ -21,6 +21,8 @@ pub(crate) struct Partitions {
     pub(crate) sent: Vec<(PartitionId, TxnStep)>,
     /// How often somebody asked what became of a transaction that was in the way.
     pub(crate) pushes: usize,
+    /// What entries say of the GC floor.
+    pub(crate) gc_floor: Timestamp,
     /// A fault: nobody asks.
     pub(crate) pass_intents: bool,
     /// A fault: commits that were refused may still pass.
@@ -34,6 +36,7 @@ impl Default for Partitions {
             states: (0..PARTITIONS).map(|_| PartitionState::new()).collect(),
             sent: Vec::new(),
             pushes: 0,
+            gc_floor: Timestamp::ZERO,
             pass_intents: false,
             leave_refused: false,
         }
@@ -73,7 +76,7 @@ impl Partitions {
     pub(crate) fn send(&mut self, partition: PartitionId, step: TxnStep) -> TxnApplied {
         let timestamp = self.timestamp();
         self.sent.push((partition, step.clone()));
-        let entry = TxnEntry { timestamp, gc_floor: Timestamp::ZERO, steps: vec![step] };
+        let entry = TxnEntry { timestamp, gc_floor: self.gc_floor, steps: vec![step] };
         let state = self.state(partition);
         let index = state.applied() + 1;
         match state.apply(index, Command::Txn(entry)) {

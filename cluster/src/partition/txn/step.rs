@@ -106,11 +106,13 @@ impl PartitionState {
         if now.millis().saturating_sub(txn.begin.millis()) > TXN_LIFE_MS_MAX {
             return Err(Conflict::TooOld);
         }
+        // A key that was removed after that may be forgotten by now.
+        let known = |since: Timestamp| if since < self.gc_floor { Err(Conflict::TooOld) } else { Ok(()) };
         let unchanged = |key: &EncodedKey, since: Timestamp| match self.keys.get(key) {
             Some(chain) if chain.newest().timestamp > since => {
                 Err(Conflict::Changed { key: key.clone(), version: chain.newest().timestamp })
             }
-            _ => Ok(()),
+            _ => known(since),
         };
         let blocked = |key: &EncodedKey, by: Option<TxnId>, writes: bool| match by {
             Some(by) => Err(Conflict::Blocked { key: key.clone(), by, writes }),
@@ -129,6 +131,7 @@ impl PartitionState {
             if range.end <= range.start {
                 continue;
             }
+            known(range.since)?;
             for (key, chain) in self.keys.range(&range.start..&range.end) {
                 if chain.newest().timestamp > range.since {
                     let version = chain.newest().timestamp;
