@@ -67,8 +67,9 @@ pub const TXN_OUTCOMES_MAX: usize = 65_536;
 pub const TXN_OUTCOME_MS_MIN: u64 = 60_000;
 
 /// How long the name of a batch is good for, in milliseconds: together with the time for which a commit is pursued it
-/// ends before the outcome of an earlier run under the same name may be forgotten. Later: `conflict`.
-pub const TXN_NAME_MS_MAX: u64 = TXN_OUTCOME_MS_MIN / 2;
+/// ends before the outcome of an earlier run under the same name may be forgotten, with some seconds to spare for nodes
+/// that only reckon what time it is. Later: `conflict`.
+pub const TXN_NAME_MS_MAX: u64 = TXN_OUTCOME_MS_MIN * 2 / 5;
 
 /// Names of batches that are given out at once; more are cut to it. A millisecond has 262,144 timestamps.
 pub const TXN_NAMES_MAX: u32 = 1024;

@@ -318,7 +318,7 @@ impl Database {
         self.timestamps(1, context).await
     }
 
-    /// The first of `count` timestamps in a row, which nobody else gets.
+    /// The first of `count` timestamps in a row, which nobody else gets, each as of [`Self::timestamp`].
     pub(crate) async fn timestamps(&self, count: u64, context: &RequestContext) -> Result<Timestamp, Error> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.context.oracle(crate::oracle::OracleMessage::want(

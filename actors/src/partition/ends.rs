@@ -6,22 +6,22 @@ use trandb_runtime::pace::reach;
 
 pub(super) fn taken(step: &TxnStep) {
     match step {
-        TxnStep::Commit { .. } => reach("commit-taken"),
+        TxnStep::Commit { participants, .. } if participants.is_empty() => reach("commit-taken"),
+        TxnStep::Commit { .. } => reach("decide-taken"),
         TxnStep::Prepare(_) => reach("prepare-taken"),
-        TxnStep::Decide { .. } => reach("decide-taken"),
         TxnStep::Resolve { .. } => reach("resolve-taken"),
         TxnStep::Finish { .. } => reach("finish-taken"),
-        TxnStep::Extend { .. } | TxnStep::Push { .. } | TxnStep::Inquire { .. } => {}
+        TxnStep::Abort { .. } | TxnStep::Extend { .. } | TxnStep::Push { .. } | TxnStep::Inquire { .. } => {}
     }
 }
 
 pub(super) fn applied(step: &TxnStep) {
     match step {
-        TxnStep::Commit { .. } => reach("commit-applied"),
+        TxnStep::Commit { participants, .. } if participants.is_empty() => reach("commit-applied"),
+        TxnStep::Commit { .. } => reach("decide-applied"),
         TxnStep::Prepare(_) => reach("prepare-applied"),
-        TxnStep::Decide { .. } => reach("decide-applied"),
         TxnStep::Resolve { .. } => reach("resolve-applied"),
         TxnStep::Finish { .. } => reach("finish-applied"),
-        TxnStep::Extend { .. } | TxnStep::Push { .. } | TxnStep::Inquire { .. } => {}
+        TxnStep::Abort { .. } | TxnStep::Extend { .. } | TxnStep::Push { .. } | TxnStep::Inquire { .. } => {}
     }
 }

@@ -177,6 +177,8 @@ pub enum LocalPartition {
     LocksDue,
     /// Look again after a transaction that stands in the way of writes.
     ChaseAgain(TxnId),
+    /// Steps that were put off have waited long enough.
+    DeferredDue,
     /// The other partitions of a commit were told, or not.
     Finished(TxnId),
     /// This replica leads but has heard from no majority for too long, or cannot write: what waits here is refused.

@@ -12,6 +12,7 @@
 
 mod applier;
 mod checkpoint;
+mod deferred;
 mod ends;
 mod locks;
 mod message;
@@ -43,15 +44,13 @@ use tokio::time::Instant;
 use trandb_cluster::command::Command;
 use trandb_cluster::partition::PartitionState;
 use trandb_cluster::shared::decode_sharing;
-use trandb_cluster::txn::TxnApplied;
 use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{
     CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid, witness,
 };
-use trandb_runtime::rpc::Reply;
-use writes::{Pending, PendingStep, Refusal, Rest, Writes};
+use writes::{Pending, Refusal, Rest, Writes};
 
 /// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
@@ -226,6 +225,7 @@ impl Partition {
             LocalPartition::Chased { txn, push, answer } => self.chased(txn, push, answer),
             LocalPartition::LocksDue => self.locks_due(),
             LocalPartition::ChaseAgain(txn) => self.chase_again(txn),
+            LocalPartition::DeferredDue => self.deferred_due(),
             LocalPartition::Finished(txn) => self.finished(txn),
             LocalPartition::CutOff => self.refuse_cut_off(),
             LocalPartition::Confirmed(leads) => self.confirmed(leads),
@@ -297,21 +297,9 @@ impl Partition {
                 }
             }
         }
+        self.hasten_for(&writes);
         let span = trace::step("partition write", call.trace.as_ref(), self.context.node, self.id);
         self.writes.push(Pending { writes, results, weight, reply, span });
-        self.pump();
-    }
-
-    /// Queues a step of a transaction for the log.
-    fn step(&mut self, call: TxnCall, reply: Reply<Answer<TxnApplied>>) {
-        if let Err(refusal) = self.takes_proposals() {
-            reply.send(refusal.answer());
-            return;
-        }
-        ends::taken(&call.step);
-        let span = trace::step(trace::of_step(&call.step), call.trace.as_ref(), self.context.node, self.id);
-        let step = Arc::unwrap_or_clone(call.step);
-        self.writes.push_step(PendingStep { step, reply: Some(reply), span });
         self.pump();
     }
 
@@ -496,6 +484,7 @@ impl Partition {
             self.writes.queued_bytes(),
         );
         self.tend_transactions();
+        self.send_deferred();
         self.locks_due();
         self.start_checkpoint_if_due();
     }

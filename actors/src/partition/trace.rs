@@ -30,7 +30,7 @@ pub(super) fn of_step(step: &TxnStep) -> &'static str {
         TxnStep::Prepare(_) => "partition prepare",
         TxnStep::Extend { .. } => "partition extend",
         TxnStep::Push { .. } => "partition push",
-        TxnStep::Decide { .. } => "partition decide",
+        TxnStep::Abort { .. } => "partition abort",
         TxnStep::Resolve { .. } => "partition resolve",
         TxnStep::Finish { .. } => "partition finish",
         TxnStep::Inquire { .. } => "partition inquire",

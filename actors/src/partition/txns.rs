@@ -40,6 +40,9 @@ const ASK_AGAIN_MAX: Duration = Duration::from_millis(320);
 /// How long one push may take.
 const PUSH_MAX: Duration = Duration::from_secs(2);
 
+/// How long a resolution may take before it is looked for again.
+const RESOLVE_MAX: Duration = Duration::from_secs(2);
+
 /// Abandoned transactions that one tick looks after.
 const PER_TICK_MAX: usize = 64;
 
@@ -119,13 +122,21 @@ impl Partition {
             return;
         }
         let Blocker { txn, .. } = blocked.by;
+        let resolving = self.hasten(txn);
         if !self.state.holds(txn) {
             self.writes.push(blocked.pending);
             return;
         }
         self.chases.waiting += 1;
-        self.chases.open.entry(txn).or_default().writes.push(blocked);
-        self.look_again(txn, ASK_AFTER);
+        let chase = self.chases.open.entry(txn).or_default();
+        chase.writes.push(blocked);
+        chase.resolving |= resolving;
+        self.look_again(txn, if resolving { RESOLVE_MAX } else { ASK_AFTER });
+    }
+
+    /// Whether somebody waits for a transaction here.
+    pub(super) fn is_met(&self, txn: TxnId) -> bool {
+        self.chases.open.contains_key(&txn)
     }
 
     fn look_again(&mut self, txn: TxnId, after: Duration) {
@@ -138,6 +149,8 @@ impl Partition {
     pub(super) fn chase_again(&mut self, txn: TxnId) {
         if let Some(chase) = self.chases.open.get_mut(&txn) {
             chase.again = false;
+            // If that was done, nothing is held any more.
+            chase.resolving = false;
         }
         if let Some(blocker) = self.state.held_by(txn) {
             self.push(blocker);
@@ -149,8 +162,14 @@ impl Partition {
     /// Asks the anchor what became of a transaction, unless that is being done.
     fn push(&mut self, blocker: Blocker) {
         let txn = blocker.txn;
+        let resolving = self.hasten(txn);
         let chase = self.chases.open.entry(txn).or_default();
         if chase.pushing || chase.resolving {
+            return;
+        }
+        if resolving {
+            chase.resolving = true;
+            self.look_again(txn, RESOLVE_MAX);
             return;
         }
         chase.pushing = true;
@@ -204,7 +223,7 @@ impl Partition {
         let step = TxnStep::Resolve { txn, committed };
         self.writes.push_step(PendingStep { step, reply: None, span: Span::none() });
         // Should the proposal be lost, another look finds the transaction still held.
-        self.look_again(txn, PUSH_MAX);
+        self.look_again(txn, RESOLVE_MAX);
         self.pump();
     }
 

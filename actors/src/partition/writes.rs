@@ -3,6 +3,7 @@
 //! While a batch waits for its timestamps or its proposals are in flight, the next one gathers; so batches
 //! grow with load and nothing waits when idle.
 
+use super::deferred::Deferred;
 use super::is_cut_off;
 use super::message::{Answer, LocalPartition, PartitionMessage};
 use crate::context::NodeContext;
@@ -85,13 +86,13 @@ impl Pending {
 #[derive(Debug)]
 pub(super) struct PendingStep {
     pub(super) step: TxnStep,
-    /// None where the partition itself asks.
+    /// None where nobody waits for it.
     pub(super) reply: Option<Reply<Answer<TxnApplied>>>,
     pub(super) span: Span,
 }
 
 impl PendingStep {
-    fn answer(self, answer: Answer<TxnApplied>) {
+    pub(super) fn answer(self, answer: Answer<TxnApplied>) {
         if let Some(reply) = self.reply {
             reply.send(answer);
         }
@@ -226,6 +227,8 @@ pub(super) struct Writes {
     granting: Option<Batch>,
     in_flight: BTreeSet<u64>,
     next_sequence: u64,
+    /// They go before other steps.
+    pub(super) deferred: Deferred,
     /// Nothing leaves the queue.
     pub(super) paused: bool,
 }
@@ -239,6 +242,13 @@ impl Writes {
     /// Queues a step of a transaction, or refuses it when the queue is full.
     pub(super) fn push_step(&mut self, pending: PendingStep) {
         self.enqueue(Queued::Step(pending));
+    }
+
+    /// Queues all deferred steps.
+    pub(super) fn push_deferred(&mut self) {
+        for pending in self.deferred.take(usize::MAX, usize::MAX) {
+            self.push_step(pending);
+        }
     }
 
     fn enqueue(&mut self, queued: Queued) {
@@ -287,6 +297,11 @@ impl Writes {
             Queued::Step(_) => Work::Steps(Vec::new()),
         };
         let (mut count, mut bytes) = (0, 0);
+        if let Work::Steps(steps) = &mut work {
+            *steps = self.deferred.take(BATCH_WRITES_MAX, BATCH_BYTES_MAX);
+            count = steps.len();
+            bytes = steps.iter().map(|pending| pending.step.weight()).sum();
+        }
         while let Some(next) = self.queue.front() {
             let full = count + next.count() > BATCH_WRITES_MAX || bytes + next.weight() > BATCH_BYTES_MAX;
             if full && count > 0 {
@@ -350,6 +365,9 @@ impl Writes {
         self.queued_bytes = 0;
         for queued in self.queue.drain(..) {
             queued.refuse(refusal);
+        }
+        for pending in self.deferred.take(usize::MAX, usize::MAX) {
+            pending.answer(refusal.answer());
         }
     }
 }

@@ -12,9 +12,16 @@ use super::{commit, ops};
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext, ended};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use trandb_cluster::limits::{TXN_BATCH_RESULT_BYTES_MAX, TXN_NAME_MS_MAX, TXN_NAMES_MAX};
-use trandb_cluster::txn::{Coordinator, TxnBatch, TxnOutcome, TxnRequest, TxnResponse};
+use trandb_cluster::txn::{
+    Coordinator, NAMES_PER_GRANT, Names, TxnBatch, TxnOutcome, TxnRequest, TxnResponse,
+};
 use trandb_cluster::{Error, ErrorCode, Timestamp, TxnId};
+
+/// How long names ahead of need are waited for; meanwhile who needs one asks for it.
+const NAMES_WAIT: Duration = Duration::from_secs(1);
 
 /// A named batch that runs: it is on the node's list for as long as this lives.
 struct Running {
@@ -61,6 +68,43 @@ impl Database {
         task.await.unwrap_or_else(|_| Err(Error::internal("the batch's coordinator died")))
     }
 
+    /// A timestamp that nobody else has, from not long ago.
+    async fn name(&self, request: &RequestContext) -> Result<Timestamp, Error> {
+        match self.ask_names(Names::take) {
+            Some(name) => Ok(name),
+            None => self.timestamp(request).await,
+        }
+    }
+
+    /// About what the oracle would say, where nothing is read at it: not below what it does say.
+    async fn about_now(&self, at_least: Timestamp, request: &RequestContext) -> Result<Timestamp, Error> {
+        match self.ask_names(|names, now_ms| names.now(now_ms)).filter(|&now| now >= at_least) {
+            Some(now) => Ok(now),
+            None => self.timestamp(request).await,
+        }
+    }
+
+    /// Asks the names that this node keeps, and sees to it that it keeps some.
+    fn ask_names<T>(&self, ask: impl FnOnce(&mut Names, u64) -> T) -> T {
+        let (context, now_ms) = (self.context(), self.context().uptime_ms());
+        let mut names = context.transactions.names();
+        if names.wants_more(now_ms) {
+            let database = self.clone();
+            tokio::spawn(async move { database.get_names(now_ms).await });
+        }
+        ask(&mut names, now_ms)
+    }
+
+    async fn get_names(&self, now_ms: u64) {
+        let request = RequestContext { deadline: Instant::now() + NAMES_WAIT, trace: None };
+        let granted = self.timestamps(NAMES_PER_GRANT, &request).await;
+        let mut names = self.context().transactions.names();
+        match granted {
+            Ok(first) => names.add(first, now_ms),
+            Err(_) => names.failed(),
+        }
+    }
+
     async fn run_batch(
         &self,
         batch: TxnBatch,
@@ -68,14 +112,21 @@ impl Database {
         request: &RequestContext,
     ) -> Result<TxnResponse, Error> {
         let (span, inner) = phase("txn begin", self.node(), batch.id, request);
-        let now = self.timestamp(&inner).await?;
+        // One that reads nothing is as of when it commits.
+        let blind = batch.reads_nothing();
+        let now = match (blind, batch.id) {
+            (true, None) => self.name(&inner).await?,
+            (true, Some(txn)) => self.about_now(txn.begin, &inner).await?,
+            (false, _) => self.timestamp(&inner).await?,
+        };
         let txn = batch.id.unwrap_or(TxnId { begin: now, node: self.node() });
         span.record("txn", tracing::field::display(txn));
         drop(span);
         check_name(txn, now)?;
         let doubt = batch.id.is_some() && self.context().transactions.may_have_run(txn, now);
-        let mut core = Coordinator::new(txn, batch.isolation, false, now);
-        let done = self.do_batch(&mut core, batch, running.as_ref(), request).await;
+        let read_at = if blind { Timestamp::MAX } else { now };
+        let mut core = Coordinator::new(txn, batch.isolation, false, read_at);
+        let done = self.do_batch(&mut core, batch, running.as_ref(), doubt, request).await;
         self.release_locks(txn);
         match done {
             // It may be its own earlier run that makes it fail.
@@ -95,6 +146,7 @@ impl Database {
         core: &mut Coordinator,
         batch: TxnBatch,
         running: Option<&Running>,
+        again: bool,
         request: &RequestContext,
     ) -> Result<TxnResponse, Error> {
         let (txn, began) = (core.txn(), core.read_at());
@@ -108,7 +160,7 @@ impl Database {
             results.push(result);
         }
         let wrote = core.has_written();
-        let result = commit::commit(self, core, request).await;
+        let result = commit::commit(self, core, again, request).await;
         if let Some(running) = running {
             let outcome = match &result {
                 Ok(at) => Some(TxnOutcome::Committed(*at)),
@@ -118,7 +170,9 @@ impl Database {
         }
         match result {
             // The partitions knew it already, from a run that this node has forgotten: what was read now came after it.
-            Ok(at) if wrote && at <= began => Ok(TxnResponse::Outcome(TxnOutcome::Committed(at))),
+            Ok(at) if wrote && at <= began && began != Timestamp::MAX => {
+                Ok(TxnResponse::Outcome(TxnOutcome::Committed(at)))
+            }
             Ok(committed) => Ok(TxnResponse::Batch { txn, committed, results }),
             Err(failed) if failed.aborted.is_none() => {
                 let message = format!("{} (transaction {txn})", failed.error.message);

@@ -1,4 +1,14 @@
-//! Committing: one entry where all lies in one partition; else prepare, decide, resolve.
+//! Committing: one entry where all lies in one partition; else the others prepare, the anchor's entry decides, the others
+//! resolve.
+//!
+//! ```text
+//! others   ── Prepare ──▶ held ──────────────── Resolve ──▶ done
+//! anchor                      ── Commit ──▶ done                 ── Finish ──▶ may be forgotten
+//! client                                 ◀── answered
+//! ```
+//!
+//! The client waits for two rounds of Raft, and each partition but the anchor takes two entries. What follows the answer is
+//! not urgent (`partition/deferred.rs`).
 
 use super::trace::phase;
 use crate::database::{Database, RequestContext};
@@ -6,7 +16,7 @@ use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::txn::{Conflict, Coordinator, Decision, Effects, Plan, Prepare, TxnApplied, TxnStep};
+use trandb_cluster::txn::{Conflict, Coordinator, Effects, Plan, Prepare, TxnApplied, TxnStep};
 use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{Error, ErrorCode, PartitionId, Timestamp, TxnId};
 use trandb_runtime::pace::{dies, reach};
@@ -68,9 +78,12 @@ impl Failed {
 }
 
 /// Commits; answers when. A request's deadline does not end it: what was begun is pursued to a definite end.
+///
+/// `again` says that another run of the same transaction may have been committed before.
 pub(super) async fn commit(
     database: &Database,
     core: &Coordinator,
+    again: bool,
     request: &RequestContext,
 ) -> Result<Timestamp, Failed> {
     let began = Instant::now();
@@ -84,12 +97,11 @@ pub(super) async fn commit(
     }
     let (kind, result) = match plan {
         Plan::Nothing => ("read", Ok(core.read_at())),
-        Plan::One(partition, effects) => {
-            ("one", commit_at_once(database, core.txn(), partition, effects, &request).await)
-        }
-        Plan::Several { anchor, parts } => {
-            let commit = Commit { database, txn: core.txn(), anchor, request: &request };
-            ("several", commit.run(parts).await)
+        Plan::Commit { anchor, prepares, last } => {
+            let kind = if prepares.is_empty() { "one" } else { "several" };
+            let others = prepares.keys().copied().filter(|&id| id != anchor).collect();
+            let commit = Commit { database, txn: core.txn(), anchor, others, again, request: &request };
+            (kind, commit.run(prepares, last).await)
         }
     };
     if result.is_ok() {
@@ -102,11 +114,8 @@ pub(super) async fn commit(
 
 /// See [`Planted::SkipValidation`].
 fn skip_validation(plan: &mut Plan) {
-    let all = match plan {
-        Plan::Nothing => return,
-        Plan::One(_, effects) => vec![effects],
-        Plan::Several { parts, .. } => parts.values_mut().flatten().collect(),
-    };
+    let Plan::Commit { prepares, last, .. } = plan else { return };
+    let all = prepares.values_mut().flatten().chain([last]);
     for effects in all {
         effects.reads.clear();
         effects.ranges.clear();
@@ -147,30 +156,6 @@ async fn pass(
     }
 }
 
-async fn commit_at_once(
-    database: &Database,
-    txn: TxnId,
-    partition: PartitionId,
-    effects: Effects,
-    request: &RequestContext,
-) -> Result<Timestamp, Failed> {
-    let (_span, request) = &phase("txn commit", database.node(), Some(txn), request);
-    let step = TxnStep::Commit { txn, effects: effects.clone() };
-    let mut answer = pass(database, partition, step, &effects, request).await;
-    // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
-    if let Ok(TxnApplied::Refused(conflict @ Conflict::Blocked { .. })) = &answer {
-        let decision = Decision::Abort(conflict.to_string());
-        answer = database.txn_step(partition, TxnStep::Decide { txn, decision }, request).await;
-    }
-    match answer {
-        Ok(TxnApplied::Committed(at)) => Ok(at),
-        Ok(TxnApplied::Refused(conflict)) => Err(Failed::refused(database, &conflict)),
-        Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
-        Ok(other) => Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}")))),
-        Err(error) => Err(Failed::unknown(error)),
-    }
-}
-
 /// What partitions are told after a decision, as part of that trace.
 fn telling(trace: Option<TraceContext>) -> RequestContext {
     RequestContext { deadline: Instant::now() + TELL_MAX, trace }
@@ -191,25 +176,36 @@ fn together(done: Vec<Result<Option<Timestamp>, Failed>>) -> Result<Option<Times
     }
 }
 
-/// A commit over several partitions.
+/// A commit.
 struct Commit<'a> {
     database: &'a Database,
     txn: TxnId,
     anchor: PartitionId,
+    /// The other partitions.
+    others: Vec<PartitionId>,
+    /// It may have been committed before, under the same name.
+    again: bool,
     request: &'a RequestContext,
 }
 
 impl Commit<'_> {
-    async fn run(&self, parts: BTreeMap<PartitionId, Vec<Effects>>) -> Result<Timestamp, Failed> {
-        let others: Vec<PartitionId> = parts.keys().copied().filter(|&id| id != self.anchor).collect();
+    async fn run(
+        self,
+        prepares: BTreeMap<PartitionId, Vec<Effects>>,
+        last: Effects,
+    ) -> Result<Timestamp, Failed> {
         let node = self.database.node();
-        let parts = match dies(node, "preparing") {
-            true => parts.into_iter().take(1).collect(),
-            false => parts,
+        if prepares.is_empty() {
+            let (_span, request) = phase("txn commit", node, Some(self.txn), self.request);
+            return self.decide(last, false, &request).await;
+        }
+        let prepares = match dies(node, "preparing") {
+            true => prepares.into_iter().take(1).collect(),
+            false => prepares,
         };
         let began = Instant::now();
         let (span, request) = phase("txn prepare", node, Some(self.txn), self.request);
-        let prepared = self.prepare(parts, &others, &request).await;
+        let prepared = self.prepare(prepares, &request).await;
         drop(span);
         metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
         if dies(node, "preparing") || dies(node, "prepared") {
@@ -218,8 +214,9 @@ impl Commit<'_> {
         let began = Instant::now();
         let (span, request) = phase("txn decide", node, Some(self.txn), self.request);
         let decided = match prepared {
-            Ok(None) => self.decide(&request).await,
+            Ok(None) => self.decide(last, true, &request).await,
             Ok(Some(at)) => Ok(at),
+            Err(failed) if self.again => self.abort_unless_done(failed).await,
             Err(failed) => {
                 self.abort(failed.error.message.clone());
                 Err(failed)
@@ -233,12 +230,13 @@ impl Commit<'_> {
             // Whoever meets it finds out.
             Err(_) => return decided,
         };
-        let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
+        let Self { database, txn, anchor, others, .. } = self;
+        let database = database.clone();
         if dies(node, "decided") {
             return Err(dead());
         }
         if dies(node, "telling") {
-            drop(database.tell(txn, &others[..1], committed, &telling(None)).await);
+            drop(database.tell(txn, &others[..others.len().min(1)], committed, &telling(None)).await);
             return Err(dead());
         }
         let request = telling(self.request.trace);
@@ -260,21 +258,14 @@ impl Commit<'_> {
     /// its anchor know that it was, by an earlier run of the same named batch.
     async fn prepare(
         &self,
-        parts: BTreeMap<PartitionId, Vec<Effects>>,
-        others: &[PartitionId],
+        prepares: BTreeMap<PartitionId, Vec<Effects>>,
         request: &RequestContext,
     ) -> Result<Option<Timestamp>, Failed> {
         let anchor = self.anchor;
-        let all = parts.into_iter().map(|(partition, parts)| async move {
+        let all = prepares.into_iter().map(|(partition, parts)| async move {
             for (part, effects) in (0..).zip(parts) {
-                let participants = if partition == anchor { others.to_vec() } else { Vec::new() };
-                let step = TxnStep::Prepare(Prepare {
-                    txn: self.txn,
-                    anchor,
-                    participants,
-                    part,
-                    effects: effects.clone(),
-                });
+                let prepare = Prepare { txn: self.txn, anchor, part, effects: effects.clone() };
+                let step = TxnStep::Prepare(prepare);
                 let refused = match pass(self.database, partition, step, &effects, request).await {
                     Ok(TxnApplied::Prepared) => {
                         reach("one-prepared");
@@ -309,20 +300,53 @@ impl Commit<'_> {
                     let request = RequestContext { deadline: Instant::now() + EXTEND, trace: None };
                     tokio::spawn(async move {
                         // The next one makes up for one that fails.
-                        let _ = database.txn_step(anchor, TxnStep::Extend { txn }, &request).await;
+                        let _ = database.txn_step(anchor, TxnStep::Extend { txn, anchor }, &request).await;
                     });
                 }
             }
         }
     }
 
-    async fn decide(&self, request: &RequestContext) -> Result<Timestamp, Failed> {
-        let step = TxnStep::Decide { txn: self.txn, decision: Decision::Commit };
-        match self.database.txn_step(self.anchor, step, request).await {
+    /// Has the anchor commit, all else being prepared, if there is more.
+    async fn decide(
+        &self,
+        last: Effects,
+        prepared: bool,
+        request: &RequestContext,
+    ) -> Result<Timestamp, Failed> {
+        let txn = self.txn;
+        let step = TxnStep::Commit { txn, participants: self.others.clone(), effects: last.clone() };
+        let mut answer = pass(self.database, self.anchor, step, &last, request).await;
+        // What stood in the way goes, and the same message may still come a second time, late: it must not pass then.
+        if let Ok(TxnApplied::Refused(conflict @ Conflict::Blocked { .. })) = &answer {
+            let step = TxnStep::Abort { txn, why: conflict.to_string() };
+            answer = self.database.txn_step(self.anchor, step, request).await;
+        }
+        match answer {
             Ok(TxnApplied::Committed(at)) => Ok(at),
+            Ok(TxnApplied::Refused(conflict)) => {
+                // It would be refused again; this is for those who meet what is prepared.
+                if prepared {
+                    self.abort(conflict.to_string());
+                }
+                Err(Failed::refused(self.database, &conflict))
+            }
             Ok(TxnApplied::Aborted(why)) => Err(Failed::conflict("aborted", why)),
             Ok(other) => {
-                Err(Failed::unknown(Error::internal(format!("a decision was answered with {other:?}"))))
+                Err(Failed::unknown(Error::internal(format!("a commit was answered with {other:?}"))))
+            }
+            Err(error) => Err(Failed::unknown(error)),
+        }
+    }
+
+    /// Aborts at the anchor before anybody lets go of what is prepared, which may be from a run that was committed.
+    async fn abort_unless_done(&self, failed: Failed) -> Result<Timestamp, Failed> {
+        let step = TxnStep::Abort { txn: self.txn, why: failed.error.message.clone() };
+        match self.database.txn_step(self.anchor, step, self.request).await {
+            Ok(TxnApplied::Committed(at)) => Ok(at),
+            Ok(TxnApplied::Aborted(_)) => Err(failed),
+            Ok(other) => {
+                Err(Failed::unknown(Error::internal(format!("an abort was answered with {other:?}"))))
             }
             Err(error) => Err(Failed::unknown(error)),
         }
@@ -333,9 +357,8 @@ impl Commit<'_> {
         let (database, txn, anchor) = (self.database.clone(), self.txn, self.anchor);
         tokio::spawn(async move {
             let request = telling(None);
-            let step = TxnStep::Decide { txn, decision: Decision::Abort(why) };
             // When the anchor cannot be told, the lease ends it.
-            let _ = database.txn_step(anchor, step, &request).await;
+            let _ = database.txn_step(anchor, TxnStep::Abort { txn, why }, &request).await;
         });
     }
 }

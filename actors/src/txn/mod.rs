@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::txn::{TxnOutcome, TxnRequest, TxnResponse};
+use trandb_cluster::txn::{Names, TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::TraceContext;
 use trandb_cluster::{Error, Timestamp, TxnId};
 use trandb_runtime::pace::pace;
@@ -87,6 +87,7 @@ pub(crate) struct Handle {
 pub struct Transactions {
     state: Mutex<State>,
     locking: Mutex<locks::Locking>,
+    names: Mutex<Names>,
     from_peers: std::sync::atomic::AtomicUsize,
 }
 
@@ -118,6 +119,11 @@ pub(crate) enum Known {
 impl Transactions {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Names for those that read nothing.
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().expect("no holder of the lock panics")
     }
 
     pub(crate) fn find(&self, txn: TxnId) -> Known {

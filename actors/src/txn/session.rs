@@ -132,7 +132,7 @@ impl Actor for SessionActor {
                 let _ = reply.send(result);
             }
             SessionMessage::Commit(request, reply) => {
-                let result = commit::commit(&session.database, &session.core, &request).await;
+                let result = commit::commit(&session.database, &session.core, false, &request).await;
                 let outcome = match &result {
                     Ok(at) => Some(TxnOutcome::Committed(*at)),
                     Err(failed) => failed.aborted.clone().map(TxnOutcome::Aborted),

@@ -61,8 +61,6 @@ const ALL: &[(Who, &str)] = &[
     (Who::Participant, "prepare-applied"),
     (Who::Participant, "resolve-taken"),
     (Who::Participant, "resolve-applied"),
-    (Who::Anchor, "prepare-taken"),
-    (Who::Anchor, "prepare-applied"),
     (Who::Anchor, "decide-taken"),
     (Who::Anchor, "decide-applied"),
     (Who::Anchor, "finish-taken"),

@@ -2,7 +2,7 @@
 //!
 //! A batch is named before it is sent, so that its outcome can be asked for when its answer is lost. The name is a
 //! transaction's id: a timestamp from here, and the node that the batch goes to. Names come from any node, in one
-//! request for [`AT_ONCE`] batches; they are good for half a minute, so a client that sends a batch now and then
+//! request for [`AT_ONCE`] batches; they are good for 24 seconds, so a client that sends a batch now and then
 //! pays one round trip more for each.
 
 use super::ask;

@@ -26,14 +26,16 @@ use std::ops::Bound;
 pub enum Plan {
     /// It wrote nothing: it is done as of its snapshot.
     Nothing,
-    /// In one partition, by one entry.
-    One(PartitionId, Effects),
-    /// In parts.
-    Several {
-        /// Where it is decided.
+    /// It wrote.
+    Commit {
+        /// Where it is decided: the first of the partitions that it writes in, so that of two that meet in the same two
+        /// partitions one comes first in both.
         anchor: PartitionId,
-        /// What each partition prepares, one entry each.
-        parts: BTreeMap<PartitionId, Vec<Effects>>,
+        /// What each partition prepares before, in parts, one entry each; of the anchor, all parts but the last. Empty if
+        /// one entry does it all.
+        prepares: BTreeMap<PartitionId, Vec<Effects>>,
+        /// The anchor's last part, which commits.
+        last: Effects,
     },
 }
 
@@ -49,14 +51,14 @@ pub struct Coordinator {
     writes: BTreeMap<EncodedKey, Option<Bytes>>,
     /// Since when keys must not have changed, where that is not what the level says.
     since: BTreeMap<EncodedKey, Timestamp>,
-    first_written: Option<EncodedKey>,
     ops: usize,
     write_bytes: usize,
     read_bytes: usize,
 }
 
 impl Coordinator {
-    /// One that reads at `read_at`.
+    /// One that reads at `read_at`; [`Timestamp::MAX`] for one that only writes: whatever is there, it is as of when it
+    /// commits.
     pub fn new(txn: TxnId, isolation: Isolation, read_only: bool, read_at: Timestamp) -> Self {
         Self {
             txn,
@@ -67,7 +69,6 @@ impl Coordinator {
             ranges: Vec::new(),
             writes: BTreeMap::new(),
             since: BTreeMap::new(),
-            first_written: None,
             ops: 0,
             write_bytes: 0,
             read_bytes: 0,
@@ -96,7 +97,7 @@ impl Coordinator {
 
     /// Whether it is going to write something.
     pub fn has_written(&self) -> bool {
-        self.first_written.is_some()
+        !self.writes.is_empty()
     }
 
     /// Whether each statement wants a snapshot of its own.
@@ -227,7 +228,6 @@ impl Coordinator {
             return Err(Error::too_large(format!("a transaction writes at most {limit} MiB")));
         }
         self.write_bytes = bytes;
-        self.first_written.get_or_insert_with(|| key.clone());
         self.writes.insert(key, value);
         Ok(())
     }
@@ -238,8 +238,9 @@ impl Coordinator {
         partition_of: impl Fn(Token) -> Option<PartitionId>,
         partitions: &[PartitionId],
     ) -> Option<Plan> {
-        let Some(first) = &self.first_written else { return Some(Plan::Nothing) };
-        let anchor = partition_of(first.token())?;
+        if self.writes.is_empty() {
+            return Some(Plan::Nothing);
+        }
         let mut effects: BTreeMap<PartitionId, Effects> = BTreeMap::new();
         for (key, &since) in &self.reads {
             let read = ReadKey { key: key.clone(), since };
@@ -259,12 +260,16 @@ impl Coordinator {
             let write = TxnPut { key: key.clone(), value: value.clone(), since };
             effects.entry(partition_of(key.token())?).or_default().writes.push(write);
         }
-        let mut parts: BTreeMap<PartitionId, Vec<Effects>> =
+        let writes = effects.iter().find(|(_, effects)| !effects.writes.is_empty());
+        let anchor = *writes.expect("there is a write").0;
+        let mut prepares: BTreeMap<PartitionId, Vec<Effects>> =
             effects.into_iter().map(|(partition, effects)| (partition, cut(effects))).collect();
-        if parts.len() == 1 && parts.get(&anchor).is_some_and(|parts| parts.len() == 1) {
-            return Some(Plan::One(anchor, parts.remove(&anchor)?.remove(0)));
+        let parts = prepares.get_mut(&anchor)?;
+        let last = parts.pop()?;
+        if parts.is_empty() {
+            prepares.remove(&anchor);
         }
-        Some(Plan::Several { anchor, parts })
+        Some(Plan::Commit { anchor, prepares, last })
     }
 }
 
@@ -318,6 +323,36 @@ mod tests {
         Some(ALL[(token.0 % 2) as usize])
     }
 
+    fn planned(txn: &Coordinator) -> (BTreeMap<PartitionId, Vec<Effects>>, Effects) {
+        match txn.plan(by_parity, &ALL) {
+            Some(Plan::Commit { prepares, last, .. }) => (prepares, last),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_anchor_is_the_first_partition_that_is_written_in() {
+        let in_partition = |wanted: PartitionId| {
+            (0..)
+                .map(|number: u32| key(&number.to_string()))
+                .find(|key| by_parity(key.token()) == Some(wanted))
+        };
+        let [one, two] = ALL.map(|partition| in_partition(partition).expect("there is one"));
+        for keys in [[&one, &two], [&two, &one]] {
+            let mut txn = open(Isolation::Snapshot);
+            for key in keys {
+                txn.write(key.clone(), None).expect("within bounds");
+            }
+            let Some(Plan::Commit { anchor, prepares, .. }) = txn.plan(by_parity, &ALL) else { panic!() };
+            assert_eq!((anchor, prepares.into_keys().collect::<Vec<_>>()), (ALL[0], vec![ALL[1]]));
+        }
+        let mut txn = open(Isolation::Serializable);
+        txn.saw(&one, Timestamp(10)).expect("within bounds");
+        txn.write(two, None).expect("within bounds");
+        let Some(Plan::Commit { anchor, .. }) = txn.plan(by_parity, &ALL) else { panic!() };
+        assert_eq!(anchor, ALL[1], "it only reads in the first");
+    }
+
     #[test]
     fn what_wrote_nothing_needs_no_commit() {
         let mut txn = open(Isolation::Serializable);
@@ -335,8 +370,9 @@ mod tests {
             let mut txn = open(isolation);
             txn.saw(&key("a"), Timestamp(10)).expect("within bounds");
             txn.write(key("a"), None).expect("within bounds");
-            let Some(Plan::One(_, effects)) = txn.plan(by_parity, &ALL) else { panic!("one partition") };
-            assert_eq!((effects.writes[0].since, effects.reads.len()), (since, reads), "{isolation:?}");
+            let (prepares, last) = planned(&txn);
+            assert_eq!(prepares, BTreeMap::new(), "one partition");
+            assert_eq!((last.writes[0].since, last.reads.len()), (since, reads), "{isolation:?}");
         }
     }
 
@@ -357,8 +393,10 @@ mod tests {
         txn.write(key("0"), Some(large.clone())).expect("replaces");
         let error = txn.write(key("x"), Some(large.clone())).and_then(|()| txn.write(key("y"), Some(large)));
         assert_eq!(error.expect_err("over").message, "a transaction writes at most 64 MiB");
-        let Some(Plan::Several { parts, .. }) = txn.plan(by_parity, &ALL) else { panic!("several parts") };
-        assert_eq!(parts.values().flatten().map(|part| part.writes.len()).max(), Some(1));
+        let (prepares, last) = planned(&txn);
+        assert_eq!(last.writes.len(), 1);
+        assert_eq!(prepares.values().map(Vec::len).sum::<usize>(), 14, "{prepares:?}");
+        assert!(prepares.values().flatten().all(|part| part.writes.len() == 1));
     }
 
     #[test]
@@ -367,9 +405,9 @@ mod tests {
         txn.saw_range(key("a"), key("c"), Timestamp(10)).expect("within bounds");
         txn.saw_range(key("c"), key("f"), Timestamp(10)).expect("within bounds");
         txn.write(key("a"), None).expect("within bounds");
-        let Some(Plan::Several { parts, .. }) = txn.plan(by_parity, &ALL) else { panic!("all partitions") };
-        assert_eq!(parts.len(), 2);
-        for part in parts.values().flatten() {
+        let (prepares, last) = planned(&txn);
+        assert_eq!(prepares.len(), 1);
+        for part in prepares.values().flatten().chain([&last]) {
             assert_eq!(part.ranges, [ReadRange { start: key("a"), end: key("f"), since: Timestamp(10) }]);
         }
     }

@@ -2,15 +2,17 @@
 
 mod coordinator;
 mod locks;
+mod names;
 mod request;
 mod step;
 mod waits;
 
 pub use coordinator::{Coordinator, Plan};
 pub use locks::{Asked, LOCK_LEASE_MS, LOCK_WAITERS_MAX, LockEvent, Locks};
+pub use names::{NAMES_MS_MAX, NAMES_PER_GRANT, Names};
 pub use request::{TxnBatch, TxnKey, TxnOp, TxnRequest, TxnResponse, TxnWrite, operations};
 pub use step::{
-    Blocker, Conflict, Decision, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
+    Blocker, Conflict, Effects, Prepare, ReadKey, ReadRange, TxnApplied, TxnEntry, TxnPut, TxnStep,
 };
 
 pub use waits::{PROBE_MAX, Probed, Waits, describe_cycle};
@@ -26,7 +28,7 @@ use std::fmt;
 /// decimal. The larger id is the younger transaction.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxnId {
-    /// Its first read timestamp.
+    /// Its first read timestamp; of one that reads nothing, perhaps one from a little before ([`Names`]).
     pub begin: Timestamp,
     /// The node of its coordinator.
     pub node: NodeId,

@@ -1,6 +1,7 @@
 //! What travels between a client and a transaction's coordinator.
 
 use super::{Isolation, TxnId, TxnOutcome};
+use crate::command::Condition;
 use crate::limits::TXN_OPS_MAX;
 use crate::timestamp::Timestamp;
 use crate::wire::{Page, ScanRequest, Versioned};
@@ -31,7 +32,7 @@ pub struct TxnWrite {
     /// What must hold of the key as the transaction sees it; else the operation fails with `condition_failed`
     /// and the transaction stays open.
     #[serde(default)]
-    pub condition: crate::command::Condition,
+    pub condition: Condition,
 }
 
 impl TxnWrite {
@@ -73,6 +74,14 @@ pub struct TxnBatch {
     /// In order; each sees those before it. One whose condition fails fails them all.
     #[serde(deserialize_with = "operations")]
     pub ops: Vec<TxnOp>,
+}
+
+impl TxnBatch {
+    /// Whether all that it does is to write, whatever is there.
+    pub fn reads_nothing(&self) -> bool {
+        let blind = |op: &TxnOp| matches!(op, TxnOp::Write(write) if write.condition == Condition::Any);
+        !self.ops.is_empty() && self.ops.iter().all(blind)
+    }
 }
 
 impl TxnResponse {

@@ -3,16 +3,21 @@
 //! ```text
 //!  one partition      Commit ─▶ Committed | Refused
 //!
-//!  several            Prepare ─▶ Prepared | Refused          at every partition, in parallel
-//!                     Decide  ─▶ Committed | Aborted         at the anchor; the first decision wins
+//!  several            Prepare ─▶ Prepared | Refused          at all but the anchor, in parallel
+//!                     Commit  ─▶ Committed | Refused         then at the anchor: the commit point
 //!                     Resolve ─▶ Resolved                    at the others, later
 //!                     Finish  ─▶ Resolved                    at the anchor, when all have resolved
+//!
+//!  to give up         Abort   ─▶ Aborted | Committed         at the anchor; the first decision wins
 //!
 //!  whoever meets what another one prepared
 //!                     Push    ─▶ Committed | Aborted | Pushed    at the anchor
 //!  whoever asks for a transaction that its coordinator does not know
 //!                     Inquire ─▶ Committed | Aborted | Held | Forgotten     at every partition
 //! ```
+//!
+//! So the anchor needs one entry where the others need two. What it would have held between them is checked where it is
+//! decided. Nobody can tell the difference: a transaction that holds nothing at its anchor is in nobody's way there.
 //!
 //! A partition knows nothing of isolation levels: the coordinator says, key by key, since when nothing may have
 //! changed.
@@ -39,37 +44,43 @@ pub struct TxnEntry {
 /// A step of one transaction in one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxnStep {
-    /// Checks and does everything at once: all that the transaction read and wrote lies in this partition. The commit
-    /// timestamp is the step's.
+    /// Checks and does everything that the transaction read and wrote in this partition, and thereby decides it, as of
+    /// this step's timestamp. At the anchor, which may be its only partition. Whoever asks for it has seen all that is to
+    /// be prepared prepared: so the timestamp is above all that was read there, and above every push before it.
     Commit {
         /// The transaction.
         txn: TxnId,
-        /// What it read and writes.
+        /// The other partitions, which have prepared.
+        #[serde(default)]
+        participants: Vec<PartitionId>,
+        /// What it read and writes here, without what was prepared here in earlier parts.
         effects: Effects,
     },
     /// Checks, and holds on to what was read and is to be written until the anchor has decided.
     Prepare(Prepare),
-    /// The coordinator is alive: nobody may take the transaction for abandoned for another lease. At the anchor.
+    /// The coordinator is alive: nobody may take the transaction for abandoned for another lease. At the anchor, which
+    /// need not have anything of it yet.
     Extend {
         /// The transaction.
         txn: TxnId,
+        /// The partition that this is sent to.
+        anchor: PartitionId,
     },
     /// Someone met what the transaction holds. At the anchor: it answers the decision, decides to abort when the
     /// coordinator's lease is over, or makes sure that the transaction commits above this step's timestamp, if it does.
     Push {
         /// The transaction.
         txn: TxnId,
-        /// When its lease is over as the partition knows it where it was met; counts where the anchor has not
-        /// prepared yet.
+        /// When its lease is over as the partition knows it where it was met; counts where the anchor has nothing of it
+        /// yet.
         expires: Timestamp,
     },
-    /// Commits, as of this step's timestamp, or aborts. At the anchor. Whoever asks for it to commit has seen all
-    /// partitions prepare before: so the timestamp is above all that was read there, and above every push before it.
-    Decide {
+    /// Makes sure that it never commits, unless it has. At the anchor.
+    Abort {
         /// The transaction.
         txn: TxnId,
-        /// Which.
-        decision: Decision,
+        /// Why.
+        why: String,
     },
     /// Does what was decided with what is held here.
     Resolve {
@@ -96,9 +107,9 @@ impl TxnStep {
         match self {
             Self::Prepare(prepare) => prepare.txn,
             Self::Commit { txn, .. }
-            | Self::Extend { txn }
+            | Self::Extend { txn, .. }
             | Self::Push { txn, .. }
-            | Self::Decide { txn, .. }
+            | Self::Abort { txn, .. }
             | Self::Resolve { txn, .. }
             | Self::Finish { txn }
             | Self::Inquire { txn } => *txn,
@@ -108,7 +119,7 @@ impl TxnStep {
     /// About how many bytes it takes in the log.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Commit { effects, .. } => effects.weight() + 64,
+            Self::Commit { effects, participants, .. } => effects.weight() + 8 * participants.len() + 64,
             Self::Prepare(prepare) => prepare.effects.weight() + 128,
             _ => 96,
         }
@@ -122,9 +133,6 @@ pub struct Prepare {
     pub txn: TxnId,
     /// Where it is decided.
     pub anchor: PartitionId,
-    /// The other partitions that prepare, told to the anchor only.
-    #[serde(default)]
-    pub participants: Vec<PartitionId>,
     /// Which part in this partition, from zero on. One that was prepared already is answered as such.
     pub part: u32,
     /// What is checked and held.
@@ -211,15 +219,6 @@ impl TxnPut {
     }
 }
 
-/// How a transaction ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decision {
-    /// It is done.
-    Commit,
-    /// It does nothing, and why.
-    Abort(String),
-}
-
 /// What a step answers. Every replica computes the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxnApplied {
@@ -265,7 +264,7 @@ pub enum Conflict {
         /// It wants to write the key; else it has read it.
         writes: bool,
     },
-    /// It began too long ago to commit.
+    /// It began, or read, too long ago to commit: what has changed since may be forgotten.
     TooOld,
 }
 
@@ -285,7 +284,9 @@ impl fmt::Display for Conflict {
                     key.user_key().escape_ascii()
                 )
             }
-            Self::TooOld => f.write_str("the transaction began longer ago than transactions may last"),
+            Self::TooOld => f.write_str(
+                "the transaction began longer ago than transactions may last, or than history is kept",
+            ),
         }
     }
 }

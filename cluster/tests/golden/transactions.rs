@@ -1,13 +1,13 @@
 //! Transactions over two partitions, step by step: the protocol's paths, and every anomaly at every level.
 
 use crate::args::next;
-use crate::shared::{Partitions, all, home, key};
+use crate::shared::{Partitions, all, home, key, steps};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use trandb_cluster::command::{Applied, Condition, Write, WriteBatch, WriteOutcome};
-use trandb_cluster::txn::{Coordinator, Decision, Isolation, Plan, Prepare, TxnApplied, TxnId, TxnStep};
+use trandb_cluster::txn::{Coordinator, Isolation, Plan, TxnApplied, TxnId, TxnStep};
 use trandb_cluster::{EncodedKey, NodeId, PartitionId, Timestamp};
 
 #[test]
@@ -21,6 +21,8 @@ struct Txn {
     anchor: Option<PartitionId>,
     others: Vec<PartitionId>,
     prepares: VecDeque<(PartitionId, TxnStep)>,
+    /// Decides, when all that is above has prepared.
+    commit: Option<TxnStep>,
     committed: Option<Timestamp>,
 }
 
@@ -35,7 +37,13 @@ struct Runner {
     shown: Vec<Timestamp>,
 }
 
+/// A value of which an entry of the log holds one.
+const LARGE_BYTES: usize = 700 << 10;
+
 fn text(value: &Bytes) -> String {
+    if value.len() == LARGE_BYTES {
+        return "large".to_owned();
+    }
     String::from_utf8_lossy(value).into_owned()
 }
 
@@ -81,11 +89,13 @@ impl Runner {
         Ok((name, txn))
     }
 
-    fn begin(&mut self, name: String, isolation: Isolation) {
+    /// A blind one reads nothing, so that it has a name but no snapshot.
+    fn begin(&mut self, name: String, isolation: Isolation, blind: bool) {
         let begin = self.partitions.timestamp();
         let id = TxnId { begin, node: NodeId(1) };
-        let core = Coordinator::new(id, isolation, false, begin);
-        let txn = Txn { core, anchor: None, others: Vec::new(), prepares: VecDeque::new(), committed: None };
+        let core = Coordinator::new(id, isolation, false, if blind { Timestamp::MAX } else { begin });
+        let (others, prepares) = (Vec::new(), VecDeque::new());
+        let txn = Txn { core, anchor: None, others, prepares, commit: None, committed: None };
         self.txns.insert(name, txn);
     }
 
@@ -135,33 +145,24 @@ impl Runner {
         Ok(self.txns.get_mut(name).ok_or("it has not begun")?.core.write(of, value)?)
     }
 
-    /// Plans the commit; done at once where one partition does. None if there is more to do.
-    fn plan(&mut self, name: &str) -> Option<String> {
-        let txn = self.txns.get_mut(name).expect("it has begun");
-        let known = self.known.clone();
+    /// Plans the commit, once. Whether there is something to do.
+    fn plan(&mut self, name: &str) -> Result<bool, Box<dyn Error>> {
+        let txn = self.txns.get_mut(name).ok_or("it has not begun")?;
+        if txn.anchor.is_some() {
+            return Ok(true);
+        }
         let everywhere: Vec<PartitionId> = all().collect();
+        let known = &self.known;
         let of = |token| known.iter().find(|key| key.token() == token).map(home).or(Some(PartitionId(0)));
         let id = txn.core.txn();
         match txn.core.plan(of, &everywhere).expect("all keys have a home") {
-            Plan::Nothing => Some("committed, having written nothing".to_owned()),
-            Plan::One(partition, effects) => {
-                let answer = self.partitions.commit_at_once(partition, TxnStep::Commit { txn: id, effects });
-                if let TxnApplied::Committed(at) = answer {
-                    self.txns.get_mut(name).expect("it has begun").committed = Some(at);
-                }
-                Some(format!("in {partition}: {}", self.answer(answer)))
-            }
-            Plan::Several { anchor, parts } => {
+            Plan::Nothing => Ok(false),
+            Plan::Commit { anchor, prepares, last } => {
                 txn.anchor = Some(anchor);
-                txn.others = parts.keys().copied().filter(|partition| *partition != anchor).collect();
-                for (partition, parts) in parts {
-                    for (part, effects) in (0..).zip(parts) {
-                        let participants = if partition == anchor { txn.others.clone() } else { Vec::new() };
-                        let prepare = Prepare { txn: id, anchor, participants, part, effects };
-                        txn.prepares.push_back((partition, TxnStep::Prepare(prepare)));
-                    }
-                }
-                None
+                txn.others = prepares.keys().copied().filter(|partition| *partition != anchor).collect();
+                let (prepares, commit) = steps(id, anchor, prepares, last);
+                (txn.prepares, txn.commit) = (prepares, Some(commit));
+                Ok(true)
             }
         }
     }
@@ -175,14 +176,32 @@ impl Runner {
         Ok((format!("in {partition}: {}\n", self.answer(answer)), go_on))
     }
 
-    fn decide(&mut self, name: &str, decision: Decision) -> Result<String, Box<dyn Error>> {
+    /// Has the anchor decide.
+    fn decide(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
         let txn = self.txns.get(name).ok_or("it has not begun")?;
-        let (id, anchor) = (txn.core.txn(), txn.anchor.ok_or("it has no anchor")?);
-        let answer = self.partitions.send(anchor, TxnStep::Decide { txn: id, decision });
+        let anchor = txn.anchor.ok_or("it has no anchor")?;
+        let step = txn.commit.clone().ok_or("it has no plan")?;
+        let answer = self.partitions.commit(anchor, step);
         if let TxnApplied::Committed(at) = answer {
             self.txns.get_mut(name).expect("just seen").committed = Some(at);
         }
-        Ok(format!("in {anchor}, the anchor: {}\n", self.answer(answer)))
+        Ok(format!("in {anchor}: {}\n", self.answer(answer)))
+    }
+
+    fn abort(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
+        let txn = self.txns.get(name).ok_or("it has not begun")?;
+        let anchor = txn.anchor.ok_or("it has no anchor")?;
+        let why = "its coordinator gave up".to_owned();
+        let answer = self.partitions.send(anchor, TxnStep::Abort { txn: txn.core.txn(), why });
+        Ok(format!("in {anchor}: {}\n", self.answer(answer)))
+    }
+
+    /// The coordinator is alive.
+    fn extend(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
+        let txn = self.txns.get(name).ok_or("it has not begun")?;
+        let anchor = txn.anchor.ok_or("it has no anchor")?;
+        let answer = self.partitions.send(anchor, TxnStep::Extend { txn: txn.core.txn(), anchor });
+        Ok(format!("in {anchor}: {}\n", self.answer(answer)))
     }
 
     fn resolve(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
@@ -200,23 +219,29 @@ impl Runner {
         let txn = self.txns.get(name).ok_or("it has not begun")?;
         let (id, anchor) = (txn.core.txn(), txn.anchor.ok_or("it has no anchor")?);
         let answer = self.partitions.send(anchor, TxnStep::Finish { txn: id });
-        Ok(format!("in {anchor}, the anchor: {}\n", self.answer(answer)))
+        Ok(format!("in {anchor}: {}\n", self.answer(answer)))
     }
 
     /// All steps of a commit, as coordinators take them; just the outcome is shown.
     fn commit(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
-        if let Some(done) = self.plan(name) {
-            return Ok(done);
+        if !self.plan(name)? {
+            return Ok("committed, having written nothing".to_owned());
         }
         while !self.txns[name].prepares.is_empty() {
             let (said, go_on) = self.prepare(name)?;
             if !go_on {
-                self.decide(name, Decision::Abort("refused elsewhere".to_owned()))?;
+                self.abort(name)?;
                 self.resolve(name)?;
                 return Ok(said);
             }
         }
-        let said = self.decide(name, Decision::Commit)?;
+        let said = self.decide(name)?;
+        if self.txns[name].others.is_empty() {
+            return Ok(said);
+        }
+        if self.txns[name].committed.is_none() {
+            self.abort(name)?;
+        }
         self.resolve(name)?;
         if self.txns[name].committed.is_some() {
             self.finish(name)?;
@@ -231,7 +256,7 @@ impl Runner {
         let timestamp = self.partitions.timestamp();
         let partition = home(&of);
         let writes = vec![Write { key: of, value, condition: Condition::Any }];
-        let batch = WriteBatch { timestamp, gc_floor: Timestamp::ZERO, writes };
+        let batch = WriteBatch { timestamp, gc_floor: self.partitions.gc_floor, writes };
         let state = self.partitions.state(partition);
         let index = state.applied() + 1;
         match state.apply(index, trandb_cluster::command::Command::Write(batch)) {
@@ -263,9 +288,9 @@ impl goldenscript::Runner for Runner {
                 *self = Self { isolation: level(&next::<String>(&mut args)?)?, ..Self::default() };
                 String::new()
             }
-            // begin TXN
-            "begin" => {
-                self.begin(next(&mut args)?, self.isolation);
+            // begin TXN; name TXN for one that reads nothing, which may begin later
+            "begin" | "name" => {
+                self.begin(next(&mut args)?, self.isolation, command.name == "name");
                 String::new()
             }
             // get TXN KEY
@@ -284,6 +309,14 @@ impl goldenscript::Runner for Runner {
                 self.write(&name, &next::<String>(&mut args)?)?;
                 String::new()
             }
+            // Writes a value of which an entry holds one. large TXN KEY
+            "large" => {
+                let (_, txn) = self.txn(&mut args)?;
+                let of = key(&next::<String>(&mut args)?);
+                txn.core.write(of.clone(), Some(vec![b'x'; LARGE_BYTES].into()))?;
+                self.known.push(of);
+                String::new()
+            }
             // commit TXN
             "commit" => {
                 let (name, _) = self.txn(&mut args)?;
@@ -291,22 +324,25 @@ impl goldenscript::Runner for Runner {
             }
             // The next prepare. prepare TXN
             "prepare" => {
-                let (name, txn) = self.txn(&mut args)?;
-                if txn.anchor.is_none()
-                    && let Some(done) = self.plan(&name)
-                {
-                    return Ok(done);
-                }
+                let (name, _) = self.txn(&mut args)?;
+                self.plan(&name)?;
                 self.prepare(&name)?.0
             }
-            // decide TXN, resolve TXN, finish TXN
+            // decide TXN, abort TXN, extend TXN, resolve TXN, finish TXN
             "decide" => {
                 let (name, _) = self.txn(&mut args)?;
-                self.decide(&name, Decision::Commit)?
+                self.plan(&name)?;
+                self.decide(&name)?
             }
             "abort" => {
                 let (name, _) = self.txn(&mut args)?;
-                self.decide(&name, Decision::Abort("its coordinator gave up".to_owned()))?
+                self.plan(&name)?;
+                self.abort(&name)?
+            }
+            "extend" => {
+                let (name, _) = self.txn(&mut args)?;
+                self.plan(&name)?;
+                self.extend(&name)?
             }
             "resolve" => {
                 let (name, _) = self.txn(&mut args)?;
@@ -345,6 +381,11 @@ impl goldenscript::Runner for Runner {
             // Time passes for all leases.
             "expire" => {
                 self.partitions.pass_lease();
+                String::new()
+            }
+            // History up to now may be forgotten from the next entry on.
+            "forget" => {
+                self.partitions.gc_floor = self.partitions.timestamp();
                 String::new()
             }
             // Leaders look after what is left.

@@ -4,11 +4,11 @@
 // Each test uses its part of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use trandb_cluster::command::{Applied, Command};
 use trandb_cluster::limits::TXN_LEASE_MS;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::txn::{Blocker, Decision, TxnApplied, TxnEntry, TxnStep};
+use trandb_cluster::txn::{Blocker, Conflict, Effects, Prepare, TxnApplied, TxnEntry, TxnId, TxnStep};
 use trandb_cluster::wire::{RangeScan, Versioned};
 use trandb_cluster::{EncodedKey, KeyspaceId, PartitionId, Timestamp};
 
@@ -21,8 +21,12 @@ pub(crate) struct Partitions {
     pub(crate) sent: Vec<(PartitionId, TxnStep)>,
     /// How often somebody asked what became of a transaction that was in the way.
     pub(crate) pushes: usize,
+    /// What entries say of the GC floor.
+    pub(crate) gc_floor: Timestamp,
     /// A fault: nobody asks.
     pub(crate) pass_intents: bool,
+    /// A fault: commits that were refused may still pass.
+    pub(crate) leave_refused: bool,
 }
 
 impl Default for Partitions {
@@ -32,7 +36,9 @@ impl Default for Partitions {
             states: (0..PARTITIONS).map(|_| PartitionState::new()).collect(),
             sent: Vec::new(),
             pushes: 0,
+            gc_floor: Timestamp::ZERO,
             pass_intents: false,
+            leave_refused: false,
         }
     }
 }
@@ -70,7 +76,7 @@ impl Partitions {
     pub(crate) fn send(&mut self, partition: PartitionId, step: TxnStep) -> TxnApplied {
         let timestamp = self.timestamp();
         self.sent.push((partition, step.clone()));
-        let entry = TxnEntry { timestamp, gc_floor: Timestamp::ZERO, steps: vec![step] };
+        let entry = TxnEntry { timestamp, gc_floor: self.gc_floor, steps: vec![step] };
         let state = self.state(partition);
         let index = state.applied() + 1;
         match state.apply(index, Command::Txn(entry)) {
@@ -152,17 +158,30 @@ impl Partitions {
         }
     }
 
-    /// Takes a commit of one partition back that something was in the way of, so that it cannot pass later.
-    pub(crate) fn commit_at_once(&mut self, partition: PartitionId, step: TxnStep) -> TxnApplied {
+    /// Commits, and takes that back where something was in the way, so that it cannot pass later.
+    pub(crate) fn commit(&mut self, anchor: PartitionId, step: TxnStep) -> TxnApplied {
         let TxnStep::Commit { txn, .. } = step else { panic!("not a commit: {step:?}") };
-        let answer = self.send(partition, step);
-        match &answer {
-            TxnApplied::Refused(conflict @ trandb_cluster::txn::Conflict::Blocked { .. }) => {
-                let decision = Decision::Abort(conflict.to_string());
-                self.send(partition, TxnStep::Decide { txn, decision });
-                answer
-            }
-            _ => answer,
+        let answer = self.send(anchor, step);
+        if let TxnApplied::Refused(conflict @ Conflict::Blocked { .. }) = &answer
+            && !self.leave_refused
+        {
+            self.send(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
         }
+        answer
     }
+}
+
+/// The steps that prepare a transaction, and the one that commits it.
+pub(crate) fn steps(
+    txn: TxnId,
+    anchor: PartitionId,
+    prepares: BTreeMap<PartitionId, Vec<Effects>>,
+    last: Effects,
+) -> (VecDeque<(PartitionId, TxnStep)>, TxnStep) {
+    let participants = prepares.keys().copied().filter(|&partition| partition != anchor).collect();
+    let prepares = prepares.into_iter().flat_map(|(partition, parts)| {
+        let prepare = move |(part, effects)| Prepare { txn, anchor, part, effects };
+        (0..).zip(parts).map(prepare).map(move |prepare| (partition, TxnStep::Prepare(prepare)))
+    });
+    (prepares.collect(), TxnStep::Commit { txn, participants, effects: last })
 }

@@ -48,7 +48,8 @@ fn planted_faults_are_found() {
     for fault in [
         Fault::SkipReadValidation,
         Fault::PassIntents,
-        Fault::DecideBeforePrepared,
+        Fault::CommitBeforePrepared,
+        Fault::LeaveRefusedCommits,
         Fault::LoseAnchor,
         Fault::ResolveLater,
     ] {

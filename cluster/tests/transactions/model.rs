@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use trandb_cluster::command::{Applied, Command, Condition, Write, WriteBatch, WriteOutcome};
 use trandb_cluster::mvcc::Version;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::txn::{Coordinator, Decision, Isolation, Plan, Prepare, TxnApplied, TxnId, TxnStep};
+use trandb_cluster::txn::{Coordinator, Effects, Isolation, Plan, TxnApplied, TxnId, TxnStep};
 use trandb_cluster::{EncodedKey, NodeId, PartitionId, Timestamp};
 
 const KEYS: usize = 4;
@@ -17,7 +17,8 @@ const TXNS: usize = 4;
 pub(crate) enum Fault {
     SkipReadValidation,
     PassIntents,
-    DecideBeforePrepared,
+    CommitBeforePrepared,
+    LeaveRefusedCommits,
     LoseAnchor,
     ResolveLater,
 }
@@ -83,8 +84,7 @@ enum Op {
 /// Where a coordinator stands.
 enum Stage {
     Running(VecDeque<Op>),
-    Preparing { anchor: PartitionId, steps: VecDeque<(PartitionId, TxnStep)> },
-    Deciding { anchor: PartitionId },
+    Preparing { anchor: PartitionId, steps: VecDeque<(PartitionId, TxnStep)>, commit: TxnStep },
     Resolving { steps: VecDeque<(PartitionId, TxnStep)> },
     Over,
 }
@@ -193,26 +193,19 @@ impl Runner {
                 Some(op) => self.op(cluster, op),
                 None => self.begin_commit(cluster, step),
             },
-            Stage::Preparing { anchor, steps } => {
+            Stage::Preparing { anchor, steps, commit } => {
                 let anchor = *anchor;
-                let Some((partition, prepare)) = steps.pop_front() else {
-                    self.stage = Stage::Deciding { anchor };
-                    return;
-                };
-                let answer = cluster.partitions.send(partition, prepare);
-                if answer != TxnApplied::Prepared {
-                    let decision = Decision::Abort(format!("{answer:?}"));
-                    cluster.partitions.send(anchor, TxnStep::Decide { txn, decision });
-                    self.resolve(None, anchor, step, false);
-                }
-            }
-            Stage::Deciding { anchor } => {
-                let anchor = *anchor;
-                let later = cluster.fault == Some(Fault::ResolveLater);
-                match cluster.partitions.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit }) {
-                    TxnApplied::Committed(at) => self.resolve(Some(at), anchor, step, later),
-                    TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
-                    other => panic!("a decision was answered with {other:?}"),
+                if cluster.dice.one_in(8) {
+                    cluster.partitions.send(anchor, TxnStep::Extend { txn, anchor });
+                } else if let Some((partition, prepare)) = steps.pop_front() {
+                    let answer = cluster.partitions.send(partition, prepare);
+                    if answer != TxnApplied::Prepared {
+                        cluster.partitions.send(anchor, TxnStep::Abort { txn, why: format!("{answer:?}") });
+                        self.resolve(None, anchor, step, false);
+                    }
+                } else {
+                    let commit = commit.clone();
+                    self.commit(cluster, anchor, commit, step);
                 }
             }
             Stage::Resolving { steps } => match steps.pop_front() {
@@ -271,55 +264,52 @@ impl Runner {
                 self.txn.committed = Some(self.core.read_at());
                 self.end(step);
             }
-            Plan::One(partition, mut effects) => {
+            Plan::Commit { anchor, mut prepares, mut last } => {
                 if cluster.fault == Some(Fault::SkipReadValidation) {
-                    effects.reads.clear();
-                    effects.ranges.clear();
-                }
-                let commit = TxnStep::Commit { txn, effects };
-                if let TxnApplied::Committed(at) = cluster.partitions.commit_at_once(partition, commit) {
-                    self.txn.committed = Some(at);
-                }
-                self.end(step);
-            }
-            Plan::Several { anchor, parts } => {
-                self.others = parts.keys().copied().filter(|&partition| partition != anchor).collect();
-                let mut steps = VecDeque::new();
-                for (partition, effects) in parts {
-                    for (part, mut effects) in (0..).zip(effects) {
-                        if cluster.fault == Some(Fault::SkipReadValidation) {
-                            effects.reads.clear();
-                            effects.ranges.clear();
-                        }
-                        let participants = if partition == anchor { self.others.clone() } else { Vec::new() };
-                        let prepare = Prepare { txn, anchor, participants, part, effects };
-                        steps.push_back((partition, TxnStep::Prepare(prepare)));
+                    for effects in prepares.values_mut().flatten().chain([&mut last]) {
+                        effects.reads.clear();
+                        effects.ranges.clear();
                     }
                 }
+                if cluster.dice.one_in(3) {
+                    // As if it did not all fit into one entry.
+                    let (reads, ranges) = (std::mem::take(&mut last.reads), std::mem::take(&mut last.ranges));
+                    let first = Effects { reads, ranges, writes: last.writes.split_off(1) };
+                    if !first.is_empty() {
+                        prepares.entry(anchor).or_default().push(first);
+                    }
+                }
+                self.others = prepares.keys().copied().filter(|&partition| partition != anchor).collect();
+                let (mut steps, commit) = shared::steps(txn, anchor, prepares, last);
                 if cluster.dice.one_in(2) {
                     steps.make_contiguous().reverse();
                 }
-                if cluster.fault == Some(Fault::DecideBeforePrepared) {
-                    // All but the anchor's own parts come after the decision.
-                    let (first, rest): (VecDeque<_>, VecDeque<_>) =
-                        steps.into_iter().partition(|(partition, _)| *partition == anchor);
-                    for (partition, prepare) in first {
-                        cluster.partitions.send(partition, prepare);
-                    }
-                    if let TxnApplied::Committed(at) =
-                        cluster.partitions.send(anchor, TxnStep::Decide { txn, decision: Decision::Commit })
-                    {
-                        self.resolve(Some(at), anchor, step, false);
-                        if let Stage::Resolving { steps } = &mut self.stage {
-                            rest.into_iter().rev().for_each(|prepare| steps.push_front(prepare));
-                        }
-                    } else {
-                        self.end(step);
+                if cluster.fault == Some(Fault::CommitBeforePrepared) {
+                    self.commit(cluster, anchor, commit, step);
+                    if let Stage::Resolving { steps: later } = &mut self.stage {
+                        steps.into_iter().rev().for_each(|prepare| later.push_front(prepare));
                     }
                     return;
                 }
-                self.stage = Stage::Preparing { anchor, steps };
+                self.stage = Stage::Preparing { anchor, steps, commit };
             }
+        }
+    }
+
+    /// All that is to be prepared has been.
+    fn commit(&mut self, cluster: &mut Cluster, anchor: PartitionId, commit: TxnStep, step: usize) {
+        let txn = self.core.txn();
+        let later = cluster.fault == Some(Fault::ResolveLater);
+        match cluster.partitions.commit(anchor, commit) {
+            TxnApplied::Committed(at) => self.resolve(Some(at), anchor, step, later),
+            TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
+            TxnApplied::Refused(conflict) => {
+                if !self.others.is_empty() && !cluster.partitions.leave_refused {
+                    cluster.partitions.send(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
+                }
+                self.resolve(None, anchor, step, false);
+            }
+            other => panic!("a commit was answered with {other:?}"),
         }
     }
 
@@ -330,7 +320,7 @@ impl Runner {
         let at = committed.map(|at| if later { at.plus(1000) } else { at });
         let mut steps: VecDeque<_> =
             self.others.iter().map(|&other| (other, TxnStep::Resolve { txn, committed: at })).collect();
-        if committed.is_some() {
+        if committed.is_some() && !self.others.is_empty() {
             steps.push_back((anchor, TxnStep::Finish { txn }));
         }
         self.stage = Stage::Resolving { steps };
@@ -346,9 +336,10 @@ impl Runner {
     }
 }
 
-fn ops(dice: &mut Dice) -> VecDeque<Op> {
+/// What a transaction does; only writes, if it is blind.
+fn ops(dice: &mut Dice, blind: bool) -> VecDeque<Op> {
     (0..1 + dice.below(4))
-        .map(|_| match dice.below(8) {
+        .map(|_| match if blind { 4 + dice.below(4) } else { dice.below(8) } {
             0 => Op::Scan,
             1..4 => Op::Get(dice.below(KEYS)),
             4 => Op::Delete(dice.below(KEYS)),
@@ -365,11 +356,22 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
     }
     let mut cluster = Cluster {
         dice,
-        partitions: Partitions { pass_intents: fault == Some(Fault::PassIntents), ..Partitions::default() },
+        partitions: Partitions {
+            pass_intents: fault == Some(Fault::PassIntents),
+            leave_refused: fault == Some(Fault::LeaveRefusedCommits),
+            ..Partitions::default()
+        },
         engines: vec![BTreeMap::new(); PARTITIONS],
         fault,
     };
-    let mut waiting: Vec<VecDeque<Op>> = (0..TXNS).map(|_| ops(&mut cluster.dice)).collect();
+    // Blind ones are named long before they begin.
+    let mut waiting: Vec<(VecDeque<Op>, Option<Timestamp>)> = (0..TXNS)
+        .map(|_| {
+            let name = cluster.partitions.timestamp();
+            let blind = cluster.dice.one_in(5).then_some(name);
+            (ops(&mut cluster.dice, blind.is_some()), blind)
+        })
+        .collect();
     let mut runners: Vec<Runner> = Vec::new();
     let mut plain: Option<Plain> = None;
     let (mut over, mut left_alone): (Vec<Txn>, Vec<Runner>) = (Vec::new(), Vec::new());
@@ -393,11 +395,12 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
             let plain = plain.as_mut().expect("just seen");
             write_plain(&mut cluster, plain, step);
         } else if !waiting.is_empty() && (runners.is_empty() || choice < 8) {
-            let ops = waiting.pop().expect("just seen");
-            let begin = cluster.partitions.timestamp();
-            let id = TxnId { begin, node: NodeId(1) };
-            let core = Coordinator::new(id, isolation, false, begin);
-            let txn = new_txn(id.to_string(), step, begin, false);
+            let (ops, blind) = waiting.pop().expect("just seen");
+            let now = cluster.partitions.timestamp();
+            let id = TxnId { begin: blind.unwrap_or(now), node: NodeId(1) };
+            let read_at = if blind.is_some() { Timestamp::MAX } else { now };
+            let core = Coordinator::new(id, isolation, false, read_at);
+            let txn = new_txn(id.to_string(), step, read_at, false);
             runners.push(Runner { core, stage: Stage::Running(ops), others: Vec::new(), txn });
         } else if !runners.is_empty() {
             let which = cluster.dice.below(runners.len());
@@ -432,6 +435,10 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
         over.push(plain.txn);
     }
     cluster.partitions.tend();
+    for txn in over.iter_mut().filter(|txn| txn.began == Timestamp::MAX) {
+        // What read nothing has its snapshot where it commits.
+        txn.began = txn.committed.map_or(Timestamp::ZERO, |at| Timestamp(at.0 - 1));
+    }
     let all: Vec<EncodedKey> = (0..KEYS).map(key).collect();
     let now = cluster.partitions.timestamp();
     let end = cluster.read(&all, false, now);

@@ -1,6 +1,8 @@
 //! Registers that transactions under snapshot isolation read together and write one at a time. Two snapshots must not
-//! disagree on which of two writes came first (a long fork), and must hold all that was committed before them.
+//! disagree on which of two writes came first (a long fork), and must hold all that was committed before them. Others are
+//! written all together ([`Mirrors`]).
 
+use super::mirrors::Mirrors;
 use super::txns::{Record, Step};
 use super::{Kind, Work, Workload};
 use crate::cluster::Cluster;
@@ -15,7 +17,9 @@ use trandb_client::Isolation;
 pub(super) const KIND: Kind = Kind {
     name: "fork",
     about: "snapshots of registers that others write: no long fork",
-    make: |board| Rc::new(Fork { record: Record::new(board, Isolation::Snapshot) }),
+    make: |board| {
+        Rc::new(Fork { record: Record::new(board, Isolation::Snapshot), mirrors: Mirrors::default() })
+    },
 };
 
 /// Enough that most partitions have one.
@@ -23,6 +27,7 @@ const REGISTERS: usize = 6;
 
 struct Fork {
     record: Record,
+    mirrors: Mirrors,
 }
 
 impl Workload for Fork {
@@ -31,6 +36,10 @@ impl Workload for Fork {
             let client = cluster.user(node, random.random())?;
             let mut process = self.record.process();
             while self.record.board().goes_on(&mut random).await {
+                if random.random_ratio(1, 3) {
+                    self.mirrors.run(&client, &mut random).await;
+                    continue;
+                }
                 let mut keys: Vec<String> = (0..REGISTERS).map(|nth| format!("fork-{nth}")).collect();
                 keys.shuffle(&mut random);
                 let steps = if random.random_bool(0.5) {
@@ -47,6 +56,8 @@ impl Workload for Fork {
     }
 
     fn violations(&self, _: &History) -> Vec<String> {
-        self.record.violations(KIND.name)
+        let mut violations = self.record.violations(KIND.name);
+        violations.extend(self.mirrors.violations());
+        violations
     }
 }

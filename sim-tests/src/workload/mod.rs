@@ -7,6 +7,7 @@ mod cycle;
 mod fork;
 mod large;
 mod lists;
+mod mirrors;
 mod register;
 mod scans;
 mod skew;

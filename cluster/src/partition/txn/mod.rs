@@ -7,9 +7,18 @@
 //!   snapshot carries whole, as records that belong to its index alone ([`records`]).
 //!
 //! # Why keys' versions still grow
-//! A transaction over several partitions is committed at the timestamp of its decision, after all of them have prepared, and installs its
+//! A transaction over several partitions is committed at the timestamp of its decision, after all others have prepared, which install its
 //! versions later. By then the partition may have used higher timestamps for other keys. Not for these: from the
 //! preparation to the resolution nobody else writes them, and before it every version was below.
+//!
+//! # Why the anchor prepares nothing
+//! What preparations are for is that all checks hold at one moment, that of the decision. At the anchor the decision checks
+//! in its own entry; at the others what was checked is held from before it until after it. Its timestamp is given out when
+//! the others have prepared, so it is above every snapshot that was read there before. Whoever reads there later asks by
+//! an entry of the anchor's log (`Push`), above which the decision comes; whoever reads at the anchor waits for entries that
+//! have a lower timestamp, as always. The first outcome that the anchor records counts, also when it has nothing of the
+//! transaction yet. A refused decision leaves no outcome: it may be tried again while something else is in the way, and
+//! must be aborted before anyone is told of the refusal, unless it is one that would be refused for ever.
 
 mod outcome;
 pub(super) mod records;
@@ -30,8 +39,6 @@ use std::ops::Bound;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) anchor: PartitionId,
-    /// At the anchor: the other partitions that prepare.
-    pub(super) participants: Vec<PartitionId>,
     /// When its coordinator's lease is over.
     pub(super) expires: Timestamp,
     pub(super) parts: BTreeMap<u32, Effects>,

@@ -28,7 +28,7 @@ pub(super) fn name(tag: u8, txn: TxnId) -> EncodedKey {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
-    Held { txn: TxnId, anchor: PartitionId, participants: Vec<PartitionId>, expires: Timestamp },
+    Held { txn: TxnId, anchor: PartitionId, expires: Timestamp },
     Part { txn: TxnId, part: u32, effects: Effects },
     Unresolved { txn: TxnId, committed: Timestamp, participants: Vec<PartitionId> },
 }
@@ -44,8 +44,7 @@ pub(in crate::partition) fn encode(holdings: &Holdings, index: u64) -> Vec<Store
     let mut records = Vec::new();
     for (&txn, held) in &holdings.held {
         let Held { anchor, expires, .. } = *held;
-        let participants = held.participants.clone();
-        records.push(Record::Held { txn, anchor, participants, expires });
+        records.push(Record::Held { txn, anchor, expires });
         for (&part, effects) in &held.parts {
             records.push(Record::Part { txn, part, effects: effects.clone() });
         }
@@ -78,9 +77,8 @@ pub(in crate::partition) fn restore(holdings: &mut Holdings, stored: &StoredVers
     let bytes =
         stored.version.value.as_ref().ok_or_else(|| Error::internal("a held transaction is empty"))?;
     match crate::shared::decode_sharing(bytes)? {
-        Record::Held { txn, anchor, participants, expires } => holdings.change(txn, |held| {
+        Record::Held { txn, anchor, expires } => holdings.change(txn, |held| {
             held.anchor = anchor;
-            held.participants = participants;
             held.expires = expires;
         }),
         Record::Part { txn, part, effects } => {

@@ -4,12 +4,11 @@ use super::super::PartitionState;
 use super::outcome::Outcome;
 use super::{Held, Unresolved};
 use crate::command::Applied;
+use crate::ids::PartitionId;
 use crate::key::EncodedKey;
 use crate::limits::{TXN_LEASE_MS, TXN_LIFE_MS_MAX};
 use crate::timestamp::Timestamp;
-use crate::txn::{
-    Blocker, Conflict, Decision, Effects, Prepare, TxnApplied, TxnEntry, TxnId, TxnPut, TxnStep,
-};
+use crate::txn::{Blocker, Conflict, Effects, Prepare, TxnApplied, TxnEntry, TxnId, TxnPut, TxnStep};
 use crate::wire::RangeScan;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -43,17 +42,14 @@ impl PartitionState {
             return TxnApplied::Resolved;
         }
         match step {
-            TxnStep::Commit { txn, effects } => self.commit(txn, effects, now),
+            TxnStep::Commit { txn, participants, effects } => self.commit(txn, participants, effects, now),
             TxnStep::Prepare(prepare) => self.prepare(prepare, now),
-            TxnStep::Extend { txn } => {
-                if self.holdings.get(txn).is_some() {
-                    self.holdings.change(txn, |held| held.expires = now.plus_millis(TXN_LEASE_MS));
-                    return TxnApplied::Prepared;
-                }
-                TxnApplied::Resolved
+            TxnStep::Extend { txn, anchor } => {
+                self.hold_until(txn, anchor, now);
+                TxnApplied::Prepared
             }
             TxnStep::Push { txn, expires } => self.push(txn, expires, now),
-            TxnStep::Decide { txn, decision } => self.decide(txn, decision, now),
+            TxnStep::Abort { txn, why } => self.abort(txn, why, now),
             TxnStep::Resolve { txn, committed } => self.resolve(txn, committed),
             TxnStep::Finish { txn } => {
                 self.holdings.finish(txn);
@@ -63,34 +59,46 @@ impl PartitionState {
         }
     }
 
-    fn commit(&mut self, txn: TxnId, effects: Effects, now: Timestamp) -> TxnApplied {
+    fn commit(
+        &mut self,
+        txn: TxnId,
+        participants: Vec<PartitionId>,
+        effects: Effects,
+        now: Timestamp,
+    ) -> TxnApplied {
         if let Err(conflict) = self.check(txn, &effects, now) {
             return TxnApplied::Refused(conflict);
         }
+        if !participants.is_empty() {
+            self.holdings.add_unresolved(txn, Unresolved { committed: now, participants });
+        }
+        self.keep_outcome(txn, &Outcome::Committed(now), now);
+        self.resolve(txn, Some(now));
         for TxnPut { key, value, .. } in effects.writes {
             self.install(key, now, value);
         }
-        self.keep_outcome(txn, &Outcome::Committed(now), now);
         TxnApplied::Committed(now)
     }
 
     fn prepare(&mut self, prepare: Prepare, now: Timestamp) -> TxnApplied {
-        let Prepare { txn, anchor, participants, part, effects } = prepare;
+        let Prepare { txn, anchor, part, effects } = prepare;
         if self.holdings.get(txn).is_some_and(|held| held.parts.contains_key(&part)) {
             return TxnApplied::Prepared;
         }
         if let Err(conflict) = self.check(txn, &effects, now) {
             return TxnApplied::Refused(conflict);
         }
-        self.holdings.change(txn, |held| {
-            held.anchor = anchor;
-            if !participants.is_empty() {
-                held.participants = participants;
-            }
-            held.expires = now.plus_millis(TXN_LEASE_MS);
-        });
+        self.hold_until(txn, anchor, now);
         self.holdings.hold(txn, part, effects);
         TxnApplied::Prepared
+    }
+
+    /// Gives a transaction another lease from now on.
+    fn hold_until(&mut self, txn: TxnId, anchor: PartitionId, now: Timestamp) {
+        self.holdings.change(txn, |held| {
+            held.anchor = anchor;
+            held.expires = now.plus_millis(TXN_LEASE_MS);
+        });
     }
 
     /// Whether nothing that was read or is to be written has changed, or is about to.
@@ -98,11 +106,13 @@ impl PartitionState {
         if now.millis().saturating_sub(txn.begin.millis()) > TXN_LIFE_MS_MAX {
             return Err(Conflict::TooOld);
         }
+        // A key that was removed after that may be forgotten by now.
+        let known = |since: Timestamp| if since < self.gc_floor { Err(Conflict::TooOld) } else { Ok(()) };
         let unchanged = |key: &EncodedKey, since: Timestamp| match self.keys.get(key) {
             Some(chain) if chain.newest().timestamp > since => {
                 Err(Conflict::Changed { key: key.clone(), version: chain.newest().timestamp })
             }
-            _ => Ok(()),
+            _ => known(since),
         };
         let blocked = |key: &EncodedKey, by: Option<TxnId>, writes: bool| match by {
             Some(by) => Err(Conflict::Blocked { key: key.clone(), by, writes }),
@@ -121,6 +131,7 @@ impl PartitionState {
             if range.end <= range.start {
                 continue;
             }
+            known(range.since)?;
             for (key, chain) in self.keys.range(&range.start..&range.end) {
                 if chain.newest().timestamp > range.since {
                     let version = chain.newest().timestamp;
@@ -139,44 +150,19 @@ impl PartitionState {
         let expires = self.holdings.get(txn).map_or(expires, |held| held.expires);
         if now > expires {
             let why = "its coordinator was not heard from for longer than its lease";
-            return self.decide(txn, Decision::Abort(why.into()), now);
+            return self.abort(txn, why.into(), now);
         }
-        // A decision to commit that comes later in this log has a higher timestamp.
+        // A commit that comes later in this log has a higher timestamp.
         TxnApplied::Pushed(now)
     }
 
-    fn decide(&mut self, txn: TxnId, decision: Decision, now: Timestamp) -> TxnApplied {
-        let Some(held) = self.holdings.get(txn) else {
-            if txn.begin <= self.commit_floor {
-                return TxnApplied::Forgotten;
-            }
-            let why = match decision {
-                Decision::Abort(why) => why,
-                Decision::Commit => "nothing of it is prepared where it is decided".into(),
-            };
-            let outcome = Outcome::Aborted(why);
-            self.keep_outcome(txn, &outcome, now);
-            return outcome.answer();
-        };
-        let outcome = match decision {
-            Decision::Commit => {
-                let participants = held.participants.clone();
-                if !participants.is_empty() {
-                    self.holdings.add_unresolved(txn, Unresolved { committed: now, participants });
-                }
-                Outcome::Committed(now)
-            }
-            Decision::Abort(why) => Outcome::Aborted(why),
-        };
-        self.keep_outcome(txn, &outcome, now);
-        self.resolve(
-            txn,
-            match outcome {
-                Outcome::Committed(at) => Some(at),
-                _ => None,
-            },
-        );
-        outcome.answer()
+    fn abort(&mut self, txn: TxnId, why: String, now: Timestamp) -> TxnApplied {
+        if !self.holds(txn) && txn.begin <= self.commit_floor {
+            return TxnApplied::Forgotten;
+        }
+        self.keep_outcome(txn, &Outcome::Aborted(why.clone()), now);
+        self.resolve(txn, None);
+        TxnApplied::Aborted(why)
     }
 
     fn resolve(&mut self, txn: TxnId, committed: Option<Timestamp>) -> TxnApplied {
@@ -249,9 +235,7 @@ impl PartitionState {
     }
 
     /// Commits that were decided here and that other partitions have perhaps not resolved: when, and which.
-    pub fn unresolved(
-        &self,
-    ) -> impl ExactSizeIterator<Item = (TxnId, Timestamp, &[crate::ids::PartitionId])> {
+    pub fn unresolved(&self) -> impl ExactSizeIterator<Item = (TxnId, Timestamp, &[PartitionId])> {
         self.holdings.unresolved().map(|(txn, one)| (txn, one.committed, one.participants.as_slice()))
     }
 }

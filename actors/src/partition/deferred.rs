@@ -1,0 +1,162 @@
+//! Steps that are not urgent: what follows the answer to a commit over several partitions.
+//!
+//! Each would be an entry of its own on a partition that is otherwise idle, and compete with the next transaction for log,
+//! network and processor. So they wait for a while, to go along with other steps: in front of them, so that these do not
+//! run into what was decided long before. Reads and writes that do are a reason to wait no longer.
+//!
+//! ```text
+//! Resolve ──▶ with the next step ──┬──▶ one entry
+//!             or after DEFER       │
+//!             or when it is met    │
+//! Finish  ──▶ with any of these, or with the next tick
+//! ```
+
+use super::message::{Answer, LocalPartition, PartitionMessage};
+use super::writes::PendingStep;
+use super::{Partition, ends, trace};
+use crate::partition::TxnCall;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use trandb_cluster::TxnId;
+use trandb_cluster::command::Write;
+use trandb_cluster::txn::{TxnApplied, TxnStep};
+use trandb_runtime::rpc::Reply;
+
+/// How long a resolution waits for other steps to go along with. A busy partition has one sooner; a transaction that
+/// meets what is not resolved yet does not wait for it.
+const DEFER: Duration = Duration::from_millis(10);
+
+/// Steps that wait at once; with one more all go.
+const DEFERRED_MAX: usize = 512;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    steps: VecDeque<PendingStep>,
+    /// A look at them is due.
+    armed: bool,
+}
+
+impl Deferred {
+    /// As many as fit; one at least, if there is one.
+    pub(super) fn take(&mut self, count_max: usize, bytes_max: usize) -> Vec<PendingStep> {
+        let mut bytes = 0;
+        let fits = |pending: &&PendingStep| {
+            bytes += pending.step.weight();
+            bytes <= bytes_max
+        };
+        let count = self.steps.iter().take(count_max).take_while(fits).count().max(1);
+        self.steps.drain(..count.min(self.steps.len())).collect()
+    }
+
+    /// Whether a transaction's resolution waits.
+    fn resolves(&self, txn: TxnId) -> bool {
+        let resolves =
+            |pending: &PendingStep| matches!(pending.step, TxnStep::Resolve { txn: of, .. } if of == txn);
+        self.steps.iter().any(resolves)
+    }
+}
+
+impl Partition {
+    /// Queues a step of a transaction for the log.
+    pub(super) fn step(&mut self, call: TxnCall, reply: Reply<Answer<TxnApplied>>) {
+        if let Err(refusal) = self.takes_proposals() {
+            reply.send(refusal.answer());
+            return;
+        }
+        ends::taken(&call.step);
+        let span = trace::step(trace::of_step(&call.step), call.trace.as_ref(), self.context.node, self.id);
+        let step = Arc::unwrap_or_clone(call.step);
+        match &step {
+            // Whoever asks need not know: it is done by this leader or, seen from the state, by the next one.
+            TxnStep::Finish { .. } => {
+                reply.send(Answer::Done(TxnApplied::Resolved));
+                self.defer(PendingStep { step, reply: None, span });
+            }
+            TxnStep::Resolve { txn, .. } if !self.is_met(*txn) => {
+                self.defer(PendingStep { step, reply: Some(reply), span });
+                if !std::mem::replace(&mut self.writes.deferred.armed, true) {
+                    self.me.send_after(DEFER, || PartitionMessage::Local(LocalPartition::DeferredDue));
+                }
+            }
+            _ => {
+                self.writes.push_step(PendingStep { step, reply: Some(reply), span });
+                self.pump();
+            }
+        }
+    }
+
+    fn defer(&mut self, pending: PendingStep) {
+        let deferred = &mut self.writes.deferred;
+        deferred.steps.push_back(pending);
+        if deferred.steps.len() > DEFERRED_MAX {
+            self.send_deferred();
+        }
+    }
+
+    /// They have waited long enough.
+    pub(super) fn deferred_due(&mut self) {
+        self.writes.deferred.armed = false;
+        self.send_deferred();
+    }
+
+    pub(super) fn send_deferred(&mut self) {
+        self.writes.push_deferred();
+        self.pump();
+    }
+
+    /// Has a transaction resolved that somebody has met, if it is known how; whether it is.
+    pub(super) fn hasten(&mut self, txn: TxnId) -> bool {
+        let known = self.writes.deferred.resolves(txn);
+        if known {
+            self.send_deferred();
+        }
+        known
+    }
+
+    /// Has transactions resolved first that are in the way of writes, if it is known how.
+    pub(super) fn hasten_for(&mut self, writes: &[Write]) {
+        if self.writes.deferred.steps.is_empty() {
+            return;
+        }
+        let met = writes.iter().filter_map(|write| self.state.intent(&write.key));
+        if met.into_iter().any(|by| self.writes.deferred.resolves(by.txn)) {
+            self.writes.push_deferred();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Span;
+    use trandb_cluster::{NodeId, Timestamp};
+
+    fn id(number: u64) -> TxnId {
+        TxnId { begin: Timestamp(number), node: NodeId(1) }
+    }
+
+    #[test]
+    fn steps_are_taken_in_order_as_many_as_fit() {
+        let mut deferred = Deferred::default();
+        assert!(deferred.take(10, 1000).is_empty());
+        let finish = TxnStep::Finish { txn: id(0) };
+        let weight = finish.weight();
+        deferred.steps.push_back(PendingStep { step: finish, reply: None, span: Span::none() });
+        for number in 1..6 {
+            let step = TxnStep::Resolve { txn: id(number), committed: None };
+            deferred.steps.push_back(PendingStep { step, reply: None, span: Span::none() });
+        }
+        assert!(deferred.resolves(id(1)));
+        assert!(!deferred.resolves(id(0)), "a finish resolves nothing");
+        let mut taken = |count, bytes| {
+            let taken = deferred.take(count, bytes).into_iter();
+            taken.map(|pending| pending.step.txn().begin.0).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(2, 1000), [0, 1]);
+        assert_eq!(taken(10, 2 * weight), [2, 3]);
+        assert_eq!(taken(10, 1), [4], "one at least");
+        assert_eq!(taken(usize::MAX, usize::MAX), [5]);
+    }
+}
