@@ -50,6 +50,7 @@ fn planted_faults_are_found() {
         Fault::PassIntents,
         Fault::CommitBeforePrepared,
         Fault::LeaveRefusedCommits,
+        Fault::ForgetEarlierRun,
         Fault::LoseAnchor,
         Fault::ResolveLater,
     ] {

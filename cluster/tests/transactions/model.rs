@@ -19,6 +19,7 @@ pub(crate) enum Fault {
     PassIntents,
     CommitBeforePrepared,
     LeaveRefusedCommits,
+    ForgetEarlierRun,
     LoseAnchor,
     ResolveLater,
 }
@@ -138,6 +139,14 @@ impl Cluster {
         found
     }
 
+    /// Aborts, unless an earlier run has committed.
+    fn give_up(&mut self, anchor: PartitionId, abort: TxnStep) -> Option<Timestamp> {
+        match self.partitions.send(anchor, abort) {
+            TxnApplied::Committed(at) if self.fault != Some(Fault::ForgetEarlierRun) => Some(at),
+            _ => None,
+        }
+    }
+
     /// A replica is made anew, from a checkpoint or from another one's snapshot.
     fn restart(&mut self, partition: usize) {
         let digest = self.partitions.states[partition].digest();
@@ -200,8 +209,9 @@ impl Runner {
                 } else if let Some((partition, prepare)) = steps.pop_front() {
                     let answer = cluster.partitions.send(partition, prepare);
                     if answer != TxnApplied::Prepared {
-                        cluster.partitions.send(anchor, TxnStep::Abort { txn, why: format!("{answer:?}") });
-                        self.resolve(None, anchor, step, false);
+                        let why = format!("{answer:?}");
+                        let committed = cluster.give_up(anchor, TxnStep::Abort { txn, why });
+                        self.resolve(committed, anchor, step, false);
                     }
                 } else {
                     let commit = commit.clone();
@@ -305,7 +315,7 @@ impl Runner {
             TxnApplied::Aborted(_) => self.resolve(None, anchor, step, false),
             TxnApplied::Refused(conflict) => {
                 if !self.others.is_empty() && !cluster.partitions.leave_refused {
-                    cluster.partitions.send(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
+                    cluster.give_up(anchor, TxnStep::Abort { txn, why: conflict.to_string() });
                 }
                 self.resolve(None, anchor, step, false);
             }
@@ -314,7 +324,7 @@ impl Runner {
     }
 
     fn resolve(&mut self, committed: Option<Timestamp>, anchor: PartitionId, step: usize, later: bool) {
-        self.txn.committed = committed;
+        self.note(committed);
         self.end(step);
         let txn = self.core.txn();
         let at = committed.map(|at| if later { at.plus(1000) } else { at });
@@ -326,8 +336,24 @@ impl Runner {
         self.stage = Stage::Resolving { steps };
     }
 
+    /// An end that was told before does not change.
+    fn note(&mut self, committed: Option<Timestamp>) {
+        if self.txn.ended != usize::MAX {
+            assert_eq!(self.txn.committed, committed, "{} ends twice", self.txn.name);
+        }
+        self.txn.committed = committed;
+    }
+
+    /// It is sent again under the same name, to a coordinator that knows nothing of it. One that reads nothing writes the
+    /// same again.
+    fn run_again(&mut self) {
+        if !matches!(self.stage, Stage::Running(_)) {
+            self.stage = Stage::Running(VecDeque::new());
+        }
+    }
+
     fn end(&mut self, step: usize) {
-        self.txn.ended = step;
+        self.txn.ended = self.txn.ended.min(step);
         self.stage = Stage::Over;
     }
 
@@ -375,7 +401,7 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
     let mut runners: Vec<Runner> = Vec::new();
     let mut plain: Option<Plain> = None;
     let (mut over, mut left_alone): (Vec<Txn>, Vec<Runner>) = (Vec::new(), Vec::new());
-    let mut step = 0;
+    let (mut step, mut dead) = (0, 0);
     while !(waiting.is_empty() && runners.is_empty()) {
         step += 1;
         let choice = cluster.dice.below(20);
@@ -406,7 +432,12 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
             let which = cluster.dice.below(runners.len());
             if cluster.dice.one_in(40) {
                 // Its coordinator dies.
-                left_alone.push(runners.swap_remove(which));
+                dead += 1;
+                if runners[which].txn.began == Timestamp::MAX && cluster.dice.one_in(2) {
+                    runners[which].run_again();
+                } else {
+                    left_alone.push(runners.swap_remove(which));
+                }
                 continue;
             }
             runners[which].step(&mut cluster, step);
@@ -419,7 +450,6 @@ pub(crate) fn run(seed: u64, isolation: Isolation, fault: Option<Fault>) -> Hist
         cluster.partitions.states[0] = PartitionState::new();
     }
     cluster.partitions.tend();
-    let dead = left_alone.len();
     for runner in left_alone {
         let mut txn = runner.txn;
         txn.ended = usize::MAX;

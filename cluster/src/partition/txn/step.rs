@@ -74,9 +74,7 @@ impl PartitionState {
         }
         self.keep_outcome(txn, &Outcome::Committed(now), now);
         self.resolve(txn, Some(now));
-        for TxnPut { key, value, .. } in effects.writes {
-            self.install(key, now, value);
-        }
+        self.install_all(effects, now);
         TxnApplied::Committed(now)
     }
 
@@ -168,14 +166,20 @@ impl PartitionState {
     fn resolve(&mut self, txn: TxnId, committed: Option<Timestamp>) -> TxnApplied {
         let Some(Held { parts, .. }) = self.holdings.release(txn) else { return TxnApplied::Resolved };
         let Some(at) = committed else { return TxnApplied::Resolved };
-        for TxnPut { key, value, .. } in parts.into_values().flat_map(|effects| effects.writes) {
-            // Nobody else wrote the key since it was prepared. If there is a newer version all the same, this was
-            // prepared a second time, by a message that was late, after it had been resolved.
+        for effects in parts.into_values() {
+            self.install_all(effects, at);
+        }
+        TxnApplied::Resolved
+    }
+
+    /// Nobody else wrote the keys since they were checked. If one has a newer version all the same, this was prepared a
+    /// second time, by a message that was late, or by another run of the same transaction.
+    fn install_all(&mut self, effects: Effects, at: Timestamp) {
+        for TxnPut { key, value, .. } in effects.writes {
             if self.keys.get(&key).is_none_or(|chain| chain.newest().timestamp < at) {
                 self.install(key, at, value);
             }
         }
-        TxnApplied::Resolved
     }
 
     fn inquire(&mut self, txn: TxnId, now: Timestamp) -> TxnApplied {
