@@ -495,15 +495,17 @@ impl Cluster {
         Client::connect_with(builder, self.addrs()).expect("a node answers")
     }
 
-    /// Waits until the nodes lead as many groups each as they will, so that no leader moves any more by itself.
+    /// Waits until the nodes lead as many partitions each as they will, so that no leader moves any more by itself.
     pub(crate) fn wait_spread(&self) {
         eventually("leaders on all nodes", || {
             let view = self.nodes[0].view();
-            let leads: Vec<u32> = view.nodes.iter().map(|node| node.leads).collect();
-            let (least, most) = (leads.iter().min().copied(), leads.iter().max().copied());
-            match (least, most) {
-                (Some(least), Some(most)) if least > 0 && most - least <= 1 => Ok(()),
-                _ => Err(format!("they lead {leads:?}")),
+            let data = || view.partitions.iter().skip(1).map(|partition| partition.leader);
+            let led = |node| data().filter(|leader| *leader == Some(node)).count();
+            let leads: Vec<usize> = view.nodes.iter().map(|node| led(node.id)).collect();
+            let uneven = leads.iter().max() > leads.iter().min().map(|least| least + 1).as_ref();
+            match uneven || data().any(|leader| leader.is_none()) {
+                true => Err(format!("they lead {leads:?}")),
+                false => Ok(()),
             }
         });
     }
