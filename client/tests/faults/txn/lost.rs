@@ -193,3 +193,28 @@ async fn reads_and_locks_that_are_lost_are_asked_again() {
     txn.scan(ScanRequest::default()).await.expect("the second time");
     assert_eq!(net.asked(is_op).len(), 8);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_nobody_answered_leaves_nothing_in_doubt() {
+    let (net, coordinator) = (Net::default(), Coordinator::new(1));
+    let start = Instant::now();
+    net.set(
+        "a",
+        1,
+        node(&coordinator, move |request, _| {
+            let early = start.elapsed() < Duration::from_secs(3);
+            (early && matches!(request, TxnRequest::Op { op: TxnOp::Get(_), .. }))
+                .then(|| Reaction::Answer(Err(Error::unknown("no answer within the deadline"))))
+        }),
+    );
+    let client = builder(&net).connect("a").await.expect("lets it in");
+    let txn = client.with_timeout(Duration::from_millis(200)).begin().await.expect("opened");
+    assert_eq!(txn.get("k").await.expect_err("not yet").code, ErrorCode::Unavailable);
+    txn.abort().await.expect("aborted");
+    let run = |txn: Txn| async move {
+        txn.get("k").await?;
+        txn.put("k", "v").await
+    };
+    client.transact(run).await.expect("a later run");
+    assert_eq!(coordinator.value("k").expect("visible"), "v");
+}

@@ -6,7 +6,7 @@ mod transact;
 
 use super::coordinator::Coordinator;
 use super::*;
-use trandb_client::{Batch, BatchResult, TxnOptions, TxnOutcome};
+use trandb_client::{Batch, BatchResult, Txn, TxnOptions, TxnOutcome};
 use trandb_cluster::txn::{TxnOp, TxnRequest};
 
 /// A node with its coordinator, whose reaction to the transactions' requests `bend` may bend: it gets the request and
