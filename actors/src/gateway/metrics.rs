@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Topology,
     Cluster,
     Verify,
+    Checkpoint,
     Ping,
     TxnBegin,
     TxnOp,
@@ -29,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Get,
         Self::Exists,
         Self::Put,
@@ -38,6 +39,7 @@ impl Kind {
         Self::Topology,
         Self::Cluster,
         Self::Verify,
+        Self::Checkpoint,
         Self::Ping,
         Self::TxnBegin,
         Self::TxnOp,
@@ -76,6 +78,7 @@ impl Kind {
             Self::Topology => "topology",
             Self::Cluster => "cluster",
             Self::Verify => "verify",
+            Self::Checkpoint => "checkpoint",
             Self::Ping => "ping",
             Self::TxnBegin => "txn_begin",
             Self::TxnOp => "txn_op",

@@ -21,6 +21,7 @@ mod txns;
 mod writes;
 
 pub(crate) use applier::SnapshotChunk;
+pub(crate) use checkpoint::checkpoint_now;
 pub(crate) use slot::forget;
 
 pub use applier::{DataApplier, ReplicaState};
