@@ -41,6 +41,13 @@ pub enum ControlCall {
         /// Members that only follow.
         learners: Vec<NodeId>,
     },
+    /// Of a node with a replica: write a checkpoint now.
+    Checkpoint {
+        /// Of which partition.
+        group: PartitionId,
+        /// How long that may take.
+        within_ms: u64,
+    },
     /// Of a group's leader: hand leadership to this node.
     Transfer {
         /// The group.
@@ -57,6 +64,8 @@ pub enum ControlAnswer {
     Done,
     /// What applying the system command answered.
     Applied(SystemApplied),
+    /// The log index that a durable checkpoint reaches to.
+    Checkpointed(u64),
 }
 
 /// The actor. See the module.
@@ -94,6 +103,10 @@ async fn serve(context: &NodeContext, call: ControlCall) -> Result<ControlAnswer
         ControlCall::Propose(command) => propose(context, command).await.map(ControlAnswer::Applied),
         ControlCall::Reconfigure { group, voters, learners } => {
             ask_group(context, group, |reply| LocalRaft::Reconfigure { voters, learners, reply }).await
+        }
+        ControlCall::Checkpoint { group, within_ms } => {
+            let within = Duration::from_millis(within_ms);
+            crate::partition::checkpoint_now(context, group, within).await.map(ControlAnswer::Checkpointed)
         }
         ControlCall::Transfer { group, to } => {
             ask_group(context, group, |reply| LocalRaft::TransferTo(to, reply)).await
@@ -142,7 +155,7 @@ pub(crate) async fn propose_anywhere(
     let make = |reply| ControlMessage::Control(ControlCall::Propose(command), reply);
     match context.hub.call(leader, "control", deadline, 1024, make).await {
         Ok(Ok(ControlAnswer::Applied(applied))) => Ok(applied),
-        Ok(Ok(ControlAnswer::Done)) => Err("an unexpected answer".into()),
+        Ok(Ok(ControlAnswer::Done | ControlAnswer::Checkpointed(_))) => Err("an unexpected answer".into()),
         Ok(Err(refusal)) => Err(refusal),
         Err(error) => Err(format!("{leader}: {error}")),
     }

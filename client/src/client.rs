@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use trandb_cluster::command::Condition;
 use trandb_cluster::limits::VALUE_BYTES_MAX;
 use trandb_cluster::wire::{
-    ClusterView, Page, Request, Response, ScanRequest, Topology, TraceContext, VerifyReport, Versioned,
+    CheckpointReport, ClusterView, Page, Request, Response, ScanRequest, Topology, TraceContext,
+    VerifyReport, Versioned,
 };
 use trandb_cluster::{Error, Key, Timestamp};
 
@@ -278,6 +279,17 @@ impl Client {
     pub async fn verify(&self) -> Result<VerifyReport, Error> {
         match self.run(Request::Verify, Target::Any).await? {
             Response::Verified(report) => Ok(report),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Has every replica write a checkpoint now, so that a restart has little to replay. Up to where they reach.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn checkpoint(&self) -> Result<CheckpointReport, Error> {
+        match self.run(Request::Checkpoint, Target::Any).await? {
+            Response::Checkpointed(report) => Ok(report),
             other => Err(mismatch(&other)),
         }
     }

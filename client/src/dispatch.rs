@@ -371,6 +371,7 @@ pub(crate) fn mismatch(response: &Response) -> Error {
         Response::Topology(_) => "topology",
         Response::Cluster(_) => "cluster",
         Response::Verified(_) => "verified",
+        Response::Checkpointed(_) => "checkpointed",
         Response::Pong => "pong",
         Response::Txn(_) => "transaction",
     };

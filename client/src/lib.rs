@@ -51,8 +51,8 @@ pub use txn::{Batch, BatchResult, Committed, Txn, TxnOptions};
 pub use trandb_cluster::command::Condition;
 pub use trandb_cluster::txn::{Isolation, TxnId, TxnOutcome};
 pub use trandb_cluster::wire::{
-    ClusterView, Entry, NodeView, Page, PartitionView, Request, RequestFrame, Response, ScanRequest,
-    ServerFrame, Topology, TraceContext, VerifiedPartition, VerifyReport, Versioned, Welcome,
+    CheckpointReport, ClusterView, Entry, NodeView, Page, PartitionView, Request, RequestFrame, Response,
+    ScanRequest, ServerFrame, Topology, TraceContext, VerifiedPartition, VerifyReport, Versioned, Welcome,
 };
 pub use trandb_cluster::{
     ClusterId, Epoch, Error, ErrorCode, KeyspaceId, NodeId, PartitionId, Timestamp, Token,

@@ -138,6 +138,8 @@ pub enum Request {
     ClusterStatus,
     /// Every replica's digest, compared partition by partition.
     Verify,
+    /// A checkpoint of every replica, now.
+    Checkpoint,
     /// Nothing; proves the connection.
     Ping,
     /// A transaction, or a part of one.
@@ -230,6 +232,8 @@ pub enum Response {
     Cluster(ClusterView),
     /// Of a verify request.
     Verified(VerifyReport),
+    /// Of a checkpoint request.
+    Checkpointed(CheckpointReport),
     /// Of a ping.
     Pong,
     /// Of a transaction's request.
@@ -351,6 +355,15 @@ pub struct VerifiedPartition {
     pub keys: u64,
     /// Whether every replica answered with the same digest.
     pub identical: bool,
+}
+
+/// Up to where every replica is in a durable checkpoint, after one was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    /// Whether all replicas of all partitions have one.
+    pub complete: bool,
+    /// Per replica the log index that its checkpoint reaches to, or why it has none.
+    pub replicas: Vec<(PartitionId, NodeId, Result<u64, String>)>,
 }
 
 /// An operation on one key, on its way to the key's partition. Already validated.

@@ -4,6 +4,7 @@
 //! surely not done is tried again, while a new leader is awaited, for as long as `limits.leader_wait_ms`
 //! and the deadline allow. A write that may have been done is never tried again: its outcome is `unknown`.
 
+mod checkpoint;
 mod scan;
 mod txn;
 mod verify;

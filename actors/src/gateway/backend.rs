@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 #[cfg(debug_assertions)]
 use trandb_cluster::PartitionId;
 use trandb_cluster::txn::{TxnRequest, TxnResponse};
-use trandb_cluster::wire::{ClusterView, KeyOp, Page, ScanRequest, Topology, VerifyReport};
+use trandb_cluster::wire::{CheckpointReport, ClusterView, KeyOp, Page, ScanRequest, Topology, VerifyReport};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId};
 
 /// See the methods of the same names of [`Database`].
@@ -21,6 +21,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
         context: RequestContext,
     ) -> BoxFuture<'static, Result<TxnResponse, Error>>;
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>>;
+    fn checkpoint(&self, context: RequestContext) -> BoxFuture<'static, Result<CheckpointReport, Error>>;
     fn topology(&self) -> Topology;
     fn cluster_view(&self) -> ClusterView;
     fn readiness(&self) -> Readiness;
@@ -60,6 +61,11 @@ impl Backend for Database {
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>> {
         let database = self.clone();
         Box::pin(async move { Database::verify(&database, &context).await })
+    }
+
+    fn checkpoint(&self, context: RequestContext) -> BoxFuture<'static, Result<CheckpointReport, Error>> {
+        let database = self.clone();
+        Box::pin(async move { Database::checkpoint(&database, &context).await })
     }
 
     fn topology(&self) -> Topology {

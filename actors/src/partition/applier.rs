@@ -131,6 +131,12 @@ impl ReplicaState {
         durable[0].as_ref().map(|(log_id, _)| log_id.index)
     }
 
+    /// The last log entry that the newest checkpoint holds.
+    pub(super) fn checkpointed_to(&self) -> Option<u64> {
+        let durable = self.durable.lock().expect("no holder of the lock panics");
+        durable[1].as_ref().map(|(log_id, _)| log_id.index)
+    }
+
     /// Waits until the actor runs.
     async fn wait_for_actor(&self) -> io::Result<ActorRef<PartitionMessage>> {
         let mut watch = self.actor.subscribe();

@@ -127,6 +127,37 @@ impl Partition {
     }
 }
 
+/// Between two looks at whether a checkpoint that was asked for is written.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Has the replica here write a checkpoint that holds all it has applied by now. The log index that its newest one
+/// reaches to.
+pub(crate) async fn checkpoint_now(
+    context: &NodeContext,
+    id: PartitionId,
+    within: Duration,
+) -> Result<u64, String> {
+    let until = Instant::now() + within;
+    let replica = context.local.load().get(&id).cloned().ok_or_else(|| format!("no replica of {id} here"))?;
+    let actor = || replica.actor().ok_or_else(|| format!("the replica of {id} is being started"));
+    let (applied, _) = ask(&actor()?, LocalPartition::Applied).await.map_err(|error| error.to_string())?;
+    let Some(applied) = applied.map(|log_id| log_id.index) else { return Ok(0) };
+    loop {
+        if let Some(index) = replica.checkpointed_to().filter(|&index| index >= applied) {
+            return Ok(index);
+        }
+        if replica.checkpoints_stopped() {
+            return Err(format!("{id} writes no checkpoints until its node is started anew"));
+        }
+        if Instant::now() >= until {
+            return Err(format!("the checkpoint of {id} was not written within {within:?}"));
+        }
+        // Asked for again and again: one that was under way may not reach as far, and one can fail.
+        let _ = actor()?.cast(PartitionMessage::Local(LocalPartition::Checkpoint));
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 async fn run(
     context: Arc<NodeContext>,
     id: PartitionId,

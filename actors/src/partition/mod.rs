@@ -23,6 +23,7 @@ mod txns;
 mod writes;
 
 pub(crate) use applier::SnapshotChunk;
+pub(crate) use checkpoint::checkpoint_now;
 pub(crate) use slot::{checkpoint_index, forget};
 #[cfg(test)]
 pub(crate) use slot::{checkpoint_meta, make_valid};

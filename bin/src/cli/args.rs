@@ -96,6 +96,8 @@ pub(crate) enum Online {
     /// Look at the cluster.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Have every replica write a checkpoint now, so that a restart has little to replay; exit 1 if one does not.
+    Checkpoint,
     /// Whether every partition has a leader; exit 69 if not.
     Health,
 }

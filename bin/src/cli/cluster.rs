@@ -1,4 +1,4 @@
-//! `cluster status|nodes|partitions|verify` and `health`.
+//! `cluster status|nodes|partitions|verify`, `checkpoint` and `health`.
 
 use super::args::{Format, Global};
 use super::failure::{FAILED, Failure, UNAVAILABLE};
@@ -110,6 +110,31 @@ fn verified(report: &VerifyReport, format: Format, out: &mut dyn Write) -> std::
         }
     }
     rows.print(format, out)
+}
+
+pub(crate) async fn checkpoint(
+    global: &Global,
+    client: &Client,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let report = client.checkpoint().await?;
+    if global.output == Format::Json {
+        output::print_json(&json!(report), out)?;
+    } else {
+        let mut rows = Rows::new(&["partition", "node", "index", "error"]);
+        for (partition, node, reached) in &report.replicas {
+            let (index, error) = match reached {
+                Ok(index) => (json!(index), Value::Null),
+                Err(why) => (Value::Null, json!(why)),
+            };
+            rows.push(vec![json!(partition.0), json!(node.0), index, error]);
+        }
+        rows.print(global.output, out)?;
+    }
+    match report.complete {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::new(FAILED, "not every replica has written its checkpoint")),
+    }
 }
 
 /// Partitions that nobody leads, by number.

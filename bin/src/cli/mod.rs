@@ -97,6 +97,7 @@ async fn online(
         Online::Scan(args) => data::scan(args, global, place, out).await,
         Online::Txn(command) => txn::run(command, global, place.client(), out).await,
         Online::Cluster(command) => cluster::run(command, global, place.client(), out).await,
+        Online::Checkpoint => cluster::checkpoint(global, place.client(), out).await,
         Online::Health => cluster::health(global, place.client(), out).await,
     }
 }

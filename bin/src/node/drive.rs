@@ -66,6 +66,9 @@ impl Failure {
 const REBUILDS_MAX: usize = 5;
 const REBUILDS_WITHIN: Duration = Duration::from_secs(600);
 
+/// Exit codes for what may be otherwise in a moment: a port or directory in use, an I/O error.
+const MAY_PASS: [u8; 3] = [69, 74, 75];
+
 /// How long a node that cannot go on may take to let go of what it holds.
 const LET_GO_MAX: Duration = Duration::from_secs(30);
 
@@ -102,8 +105,10 @@ pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
                 }
                 failure
             }
-            // What it had may not be free yet.
-            Err(failure) if !rebuilds.is_empty() => Failure { rebuild: true, ..failure },
+            // What it had may not be free yet, and a disk may fail again.
+            Err(failure) if !rebuilds.is_empty() && MAY_PASS.contains(&failure.exit_code) => {
+                Failure { rebuild: true, ..failure }
+            }
             Err(failure) => return failed(&failure, "cannot start"),
         };
         rebuilds.retain(|at| at.elapsed() < REBUILDS_WITHIN);

@@ -32,9 +32,18 @@ pub(crate) struct Run {
 /// Puts an image somewhere and says how a node is started on it.
 pub(crate) type Restore = fn(&Image, &Path) -> NodeOptions;
 
+/// How long a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// All cuts are made, since each of them counts.
+    Done,
+    /// One of them has failed, which is what is wanted to be seen.
+    Failure,
+}
+
 impl Run {
     /// Cuts the power so many times; how many of them went wrong.
-    pub(crate) fn cut(self, cuts: usize, seed: u64, restore: Restore) -> usize {
+    pub(crate) fn cut(self, cuts: usize, until: Until, seed: u64, restore: Restore) -> usize {
         println!("recorded: {}", self.recording.summary());
         let (puts, told) = self
             .history
@@ -47,7 +56,12 @@ impl Run {
         let run = Arc::new(self);
         let runtime = Runtime::new().expect("a runtime");
         let mut failures: BTreeMap<Left, Vec<String>> = BTreeMap::new();
+        let mut made = 0;
         for batch in points.chunks(AT_ONCE) {
+            if until == Until::Failure && !failures.is_empty() {
+                break;
+            }
+            made += batch.len();
             let judged = batch.iter().map(|&(cut, left, seed)| {
                 let run = run.clone();
                 let runtime = runtime.handle().clone();
@@ -62,7 +76,7 @@ impl Run {
             }
         }
         for left in Left::ALL {
-            let cuts = points.iter().filter(|point| point.1 == left).count();
+            let cuts = points[..made].iter().filter(|point| point.1 == left).count();
             let failed = failures.get(&left).map_or(0, Vec::len);
             println!("left of what was not synced: {left:?}: {cuts} cuts, {failed} failed");
         }

@@ -1,6 +1,6 @@
 //! Recorded inside: a node of this process, on a disk door and an engine that write down what they are asked for.
 
-use crate::cuts::{self, Run};
+use crate::cuts::{self, Run, Until};
 use crate::door::{Recorder, RecordingDisk, RecordingEngine};
 use crate::image::Image;
 use crate::{load, settings};
@@ -60,14 +60,14 @@ fn restore(image: &Image, _: &Path) -> NodeOptions {
     cuts::options(settings::judged(config()), storage)
 }
 
-fn failed_cuts() -> usize {
+fn failed_cuts(until: Until) -> usize {
     let seed = settings::seed();
-    record(seed).cut(settings::cuts(), seed, restore)
+    record(seed).cut(settings::cuts(), until, seed, restore)
 }
 
 #[test]
 fn no_cut_loses_what_the_disk_door_synced() {
-    assert_eq!(failed_cuts(), 0);
+    assert_eq!(failed_cuts(Until::Done), 0);
 }
 
 /// Is run by [`a_sync_that_is_left_out_inside_is_found`] in a process of its own, since faults are planted in whole
@@ -77,7 +77,7 @@ fn no_cut_loses_what_the_disk_door_synced() {
 fn cuts_with_a_fault() {
     let Ok(fault) = std::env::var(FAULT) else { return };
     assert!(plant_named(&fault));
-    assert_eq!(failed_cuts(), 0);
+    assert_eq!(failed_cuts(Until::Failure), 0);
 }
 
 #[test]

@@ -150,11 +150,11 @@ impl Writer {
 
     async fn write_pair(&mut self, name: String) {
         let keys = [format!("pair/a/{name}"), format!("pair/b/{name}")];
-        let bytes = Some(self.random.random_range(0..SMALL));
+        let bytes = self.random.random_range(0..SMALL);
         let mut batch = Batch::new();
         for key in &keys {
-            let number = self.begin(key, bytes);
-            batch = batch.put(key, value(key, number, bytes.unwrap_or_default()));
+            let number = self.begin(key, Some(bytes));
+            batch = batch.put(key, value(key, number, bytes));
         }
         self.client.batch(batch).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         for key in &keys {

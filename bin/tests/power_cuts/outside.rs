@@ -1,6 +1,6 @@
 //! Recorded outside: a real process with its data directory, its system calls watched by `strace`.
 
-use crate::cuts::{self, Run};
+use crate::cuts::{self, Run, Until};
 use crate::harness::{Node, Ports};
 use crate::image::Image;
 use crate::{load, settings, strace};
@@ -49,7 +49,8 @@ fn failed_cuts(fault: Option<&str>) -> Option<usize> {
         return None;
     }
     let seed = settings::seed();
-    Some(record(seed, fault).cut(settings::cuts(), seed, restore))
+    let until = if fault.is_some() { Until::Failure } else { Until::Done };
+    Some(record(seed, fault).cut(settings::cuts(), until, seed, restore))
 }
 
 #[test]

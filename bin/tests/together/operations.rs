@@ -85,3 +85,26 @@ fn the_command_does_the_same_through_every_node() {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_is_written_by_every_replica_when_it_is_asked_for() {
+    // None comes by itself in the time of this test.
+    let cluster = Cluster::start(3, &["--partitions", "4"]);
+    let client = cluster.client();
+    for number in 0..100 {
+        client.put(format!("k{number}"), "value").expect("is written");
+    }
+    let node = &cluster.nodes[1];
+    let (code, out, error) = trandb(&node.ports.native, &["checkpoint", "-o", "json"]);
+    assert_eq!(code, 0, "{error}");
+    let report: serde_json::Value = serde_json::from_slice(&out).expect("a report");
+    assert_eq!(report["complete"], true);
+    assert_eq!(report["replicas"].as_array().map(Vec::len), Some(4 * 3), "{report}");
+    // What has nothing new to say has said it.
+    let answer = node.http("POST", "/admin/checkpoint", &[], b"");
+    assert_eq!(answer.status, 200);
+    let again = answer.json();
+    assert_eq!(again["complete"], true);
+    let reached = |replica: &serde_json::Value| replica["index"].as_u64().expect("an index") > 0;
+    assert!(again["replicas"].as_array().expect("replicas").iter().all(reached), "{again}");
+}

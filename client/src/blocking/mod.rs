@@ -6,8 +6,8 @@ pub use txn::Txn;
 
 use crate::options::{Addresses, Builder};
 use crate::{
-    Batch, ClusterView, Committed, Condition, Error, Page, ScanRequest, Timestamp, Topology, TxnId,
-    TxnOutcome, VerifyReport, Versioned, Written,
+    Batch, CheckpointReport, ClusterView, Committed, Condition, Error, Page, ScanRequest, Timestamp,
+    Topology, TxnId, TxnOutcome, VerifyReport, Versioned, Written,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -99,6 +99,7 @@ impl Client {
         topology() -> Topology,
         cluster_status() -> ClusterView,
         verify() -> VerifyReport,
+        checkpoint() -> CheckpointReport,
         ping() -> (),
         outcome(txn: TxnId) -> TxnOutcome,
         batch(batch: Batch) -> Committed,

@@ -92,8 +92,7 @@ impl SledEngine {
     }
 
     fn open_here(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
-        clear_unfinished(dir)
-            .map_err(|error| EngineError::Io { action: "clear what is unfinished", error })?;
+        clear_unfinished(dir).map_err(|error| EngineError::Io { action: "open", error })?;
         let db = open_db(dir, options)?;
         let opened = || -> io::Result<File> {
             let file = File::options().read(true).write(true).open(dir.join("db"))?;

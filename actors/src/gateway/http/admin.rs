@@ -64,6 +64,18 @@ pub(super) async fn verify(State(http): State<Arc<Http>>, request: Request) -> R
     Ok(json(StatusCode::OK, &report_body(&report)))
 }
 
+pub(super) async fn checkpoint(State(http): State<Arc<Http>>, request: Request) -> Result<Response, Failure> {
+    no_parameters(&request)?;
+    let info = RequestInfo::of(&request);
+    let report = info.run(&http, false, |context| http.backend.checkpoint(context)).await??;
+    let replicas = report.replicas.iter().map(|(partition, node, reached)| match reached {
+        Ok(index) => json!({ "partition": partition, "node": node, "index": index }),
+        Err(reason) => json!({ "partition": partition, "node": node, "error": reason }),
+    });
+    let body = json!({ "complete": report.complete, "replicas": replicas.collect::<Vec<_>>() });
+    Ok(json(StatusCode::OK, &body))
+}
+
 /// `POST /admin/debug/panic?partition=N`: this node's actor of the partition panics. In debug builds only, for
 /// tests of what supervisors do; not part of the documented interface.
 #[cfg(debug_assertions)]

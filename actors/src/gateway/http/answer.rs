@@ -96,6 +96,7 @@ fn kind(method: &Method, path: &str) -> Kind {
         "/batch/id" => Kind::TxnNames,
         "/admin/cluster" => Kind::Cluster,
         "/admin/verify" => Kind::Verify,
+        "/admin/checkpoint" => Kind::Checkpoint,
         _ => Kind::Other,
     }
 }
@@ -109,6 +110,7 @@ fn span_name(kind: Kind) -> &'static str {
         Kind::Scan => "GET /keys",
         Kind::Cluster => "GET /admin/cluster",
         Kind::Verify => "GET /admin/verify",
+        Kind::Checkpoint => "POST /admin/checkpoint",
         Kind::TxnBegin => "POST /txn",
         Kind::TxnOp => "/txn/{id}/keys",
         Kind::TxnCommit => "POST /txn/{id}/commit",
@@ -152,6 +154,7 @@ mod tests {
             (Method::GET, "/txn/1-1/commit", Kind::Other),
             (Method::POST, "/txn/1-1/nowhere", Kind::Other),
             (Method::GET, "/admin/verify", Kind::Verify),
+            (Method::POST, "/admin/checkpoint", Kind::Checkpoint),
             (Method::GET, "/nowhere", Kind::Other),
         ] {
             assert_eq!(kind(&method, path), expected, "{method} {path}");

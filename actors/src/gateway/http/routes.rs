@@ -57,6 +57,7 @@ fn routes() -> Vec<Route> {
         route(&["/openapi.json"], get(admin::openapi)),
         route(&["/admin/cluster"], get(admin::cluster)),
         route(&["/admin/verify"], get(admin::verify)),
+        route(&["/admin/checkpoint"], post(admin::checkpoint)),
     ]
 }
 

@@ -312,6 +312,19 @@ async fn operators_are_answered() {
 }
 
 #[tokio::test]
+async fn checkpoints_are_asked_for_and_not_read() {
+    let door = open().await;
+    let report = send(&door, "POST", "/admin/checkpoint", &[], b"").await.json();
+    assert_eq!(
+        report,
+        serde_json::json!({"complete": false, "replicas": [
+            {"partition": 1, "node": 1, "index": 7}, {"partition": 1, "node": 2, "error": "down"}
+        ]})
+    );
+    assert_eq!(get(&door, "/admin/checkpoint").await.status, 405);
+}
+
+#[tokio::test]
 async fn the_document_names_every_route_and_no_other() {
     let door = open().await;
     let document = get(&door, "/openapi.json").await.json();

@@ -128,6 +128,7 @@ impl Job {
             match call {
                 Call::Scan(scan) => backend.scan(scan, context).await.map(Response::Page),
                 Call::Verify => backend.verify(context).await.map(Response::Verified),
+                Call::Checkpoint => backend.checkpoint(context).await.map(Response::Checkpointed),
                 Call::Topology => Ok(Response::Topology(backend.topology())),
                 Call::Cluster => Ok(Response::Cluster(backend.cluster_view())),
                 Call::Ping => Ok(Response::Pong),

@@ -62,6 +62,7 @@ pub(super) enum Call {
     Topology,
     Cluster,
     Verify,
+    Checkpoint,
     Ping,
     Txn(TxnRequest),
 }
@@ -73,6 +74,7 @@ impl Call {
             Self::Topology => Kind::Topology,
             Self::Cluster => Kind::Cluster,
             Self::Verify => Kind::Verify,
+            Self::Checkpoint => Kind::Checkpoint,
             Self::Ping => Kind::Ping,
             Self::Txn(request) => Kind::of_txn(request),
         }
@@ -162,6 +164,7 @@ fn kind(request: &Request) -> Kind {
         Request::Topology => Kind::Topology,
         Request::ClusterStatus => Kind::Cluster,
         Request::Verify => Kind::Verify,
+        Request::Checkpoint => Kind::Checkpoint,
         Request::Ping => Kind::Ping,
         Request::Txn(request) => Kind::of_txn(request),
     }
@@ -183,6 +186,7 @@ fn prepare(request: Request, backend: &dyn Backend) -> Result<Prepared, Error> {
         Request::Topology => Prepared::Call(Call::Topology),
         Request::ClusterStatus => Prepared::Call(Call::Cluster),
         Request::Verify => Prepared::Call(Call::Verify),
+        Request::Checkpoint => Prepared::Call(Call::Checkpoint),
         Request::Ping => Prepared::Call(Call::Ping),
         Request::Txn(request) => {
             rules::txn(&request, backend)?;

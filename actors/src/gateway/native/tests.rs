@@ -153,6 +153,10 @@ async fn every_request_is_answered() {
     assert!(matches!(client.answer(10).await, Ok(Response::Verified(_))));
     client.ask(11, Request::Ping).await;
     assert_eq!(client.answer(11).await, Ok(Response::Pong));
+    client.ask(12, Request::Checkpoint).await;
+    assert!(
+        matches!(client.answer(12).await, Ok(Response::Checkpointed(report)) if report.replicas.len() == 2)
+    );
 }
 
 #[tokio::test]

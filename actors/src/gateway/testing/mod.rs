@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use trandb_cluster::command::{Condition, Write, WriteOutcome};
 use trandb_cluster::txn::{TxnId, TxnOutcome, TxnRequest, TxnResponse};
 use trandb_cluster::wire::{
-    ClusterView, Entry, KeyOp, KeyResult, NodeView, Page, ScanRequest, Topology, TraceContext,
-    VerifiedPartition, VerifyReport, Versioned,
+    CheckpointReport, ClusterView, Entry, KeyOp, KeyResult, NodeView, Page, ScanRequest, Topology,
+    TraceContext, VerifiedPartition, VerifyReport, Versioned,
 };
 use trandb_cluster::{ClusterId, EncodedKey, Epoch, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
 
@@ -143,6 +143,12 @@ impl Backend for FakeDatabase {
             }
             this.transactions.run(&this.map, request, context.deadline).await
         })
+    }
+
+    fn checkpoint(&self, _context: RequestContext) -> BoxFuture<'static, Result<CheckpointReport, Error>> {
+        let at = |node, reached| (PartitionId(1), NodeId(node), reached);
+        let replicas = vec![at(1, Ok(7)), at(2, Err("down".to_owned()))];
+        Box::pin(std::future::ready(Ok(CheckpointReport { complete: false, replicas })))
     }
 
     fn verify(&self, _context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>> {
