@@ -21,6 +21,8 @@ fn sum(cluster: &Cluster, name: &str, labels: &[&str]) -> f64 {
 #[test]
 fn what_transactions_do_is_counted() {
     let cluster = Cluster::start(3, &["--partitions", "4"]);
+    // A leader that moves takes no locks along.
+    cluster.wait_spread();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let addrs = cluster.addrs();
     let before = |name: &str, labels: &[&str]| sum(&cluster, name, labels);
