@@ -11,7 +11,7 @@ mod harness;
 use harness::{Cluster, PATIENCE, eventually, request};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use trandb_client::{Client, NodeId, TxnId, TxnOutcome};
+use trandb_client::{Client, NodeId, PartitionId, TxnId, TxnOutcome};
 use trandb_cluster::limits::TXN_LEASE_MS;
 use trandb_cluster::{EncodedKey, Key, KeyspaceId};
 
@@ -35,7 +35,7 @@ const GAUGE_LAG: Duration = Duration::from_millis(1200);
 enum Who {
     /// The node where the transaction began.
     Coordinator,
-    /// The leader of the partition of the key that it wrote first.
+    /// The leader of the partition where it is decided: the first of those that it writes in.
     Anchor,
     /// The leader of the other one.
     Participant,
@@ -85,37 +85,40 @@ fn cast(cluster: &Cluster, client: &Client, runtime: &Runtime, case: usize, who:
     let ids: Vec<NodeId> = cluster.nodes.iter().map(|node| node.view().answered_by).collect();
     eventually("a leader on each node", || {
         let topology = runtime.block_on(client.topology()).map_err(|error| error.to_string())?;
-        let leader_of = |key: &str| {
+        let partition_of = |key: &str| {
             let key = Key::new(key.to_owned().into()).expect("valid");
             let token = EncodedKey::new(KeyspaceId::DEFAULT, &key).token();
             let after = topology.partitions.partition_point(|(start, _, _)| *start <= token);
-            let (_, id, leader) =
-                topology.partitions[after.checked_sub(1).unwrap_or(topology.partitions.len() - 1)];
-            let place = ids.iter().position(|id| Some(*id) == leader);
-            (id, place)
+            topology.partitions[after.checked_sub(1).unwrap_or(topology.partitions.len() - 1)].1
+        };
+        let led = |place: usize| {
+            let id = ids[place];
+            let of = topology.partitions.iter().filter(move |(_, _, leader)| *leader == Some(id));
+            of.map(|(_, id, _)| *id)
         };
         let system = cluster.nodes[0].view().partitions.first().and_then(|system| system.leader);
         let oracle = ids.iter().position(|id| Some(*id) == system).ok_or("nobody leads the system group")?;
-        // Who is to die does nothing else, as far as three nodes go.
-        let [coordinator, anchor, participant] = match who {
-            Who::Coordinator => [1, 0, 2],
-            Who::Anchor | Who::Participant => [0, 1, 2],
-            Who::Oracle => [1, 2, 0],
-        }
-        .map(|after| (oracle + after) % ids.len());
-        let names = |part: &str, place: usize| {
-            let mut found = (0..2000)
-                .map(|number| format!("deaths/{case}/{part}/{number}"))
-                .map(|key| (leader_of(&key), key))
-                .filter(|((_, leader), _)| *leader == Some(place));
-            let ((partition, _), first) = found.next()?;
-            let (_, second) = found.find(|((id, _), _)| *id == partition)?;
-            Some([first, second])
+        // Who is to die does nothing else, as far as three nodes go. The anchor's partition comes first of the two.
+        let roles = match who {
+            Who::Coordinator => [[1, 0, 2], [1, 2, 0]],
+            Who::Anchor | Who::Participant => [[0, 1, 2], [0, 2, 1]],
+            Who::Oracle => [[1, 2, 0], [1, 0, 2]],
         };
-        let [a, b] = names("anchor", anchor).ok_or("the anchor's node leads nothing")?;
+        let roles = roles.map(|roles| roles.map(|after| (oracle + after) % ids.len()));
+        let found = roles.into_iter().find_map(|[coordinator, anchor, participant]| {
+            let (first, other) = (led(anchor).min()?, led(participant).max()?);
+            (first < other).then_some((coordinator, anchor, participant, first, other))
+        });
+        let (coordinator, anchor, participant, first, other) = found.ok_or("a node leads nothing")?;
+        let names = |part: &str, partition: PartitionId| {
+            let all = (0..2000).map(|number| format!("deaths/{case}/{part}/{number}"));
+            let mut found = all.filter(|key| partition_of(key) == partition);
+            Some([found.next()?, found.next()?])
+        };
+        let [a, b] = names("anchor", first).ok_or("no keys")?;
         let [c, d] = match one {
             true => [a.clone(), b.clone()],
-            false => names("other", participant).ok_or("the participant's node leads nothing")?,
+            false => names("other", other).ok_or("no keys")?,
         };
         let keys = [a, b, c, d];
         Ok::<_, String>(Cast { coordinator, anchor, participant, oracle, keys })
