@@ -26,7 +26,8 @@ pub(super) fn step(
 /// The name of the span of a transaction's step.
 pub(super) fn of_step(step: &TxnStep) -> &'static str {
     match step {
-        TxnStep::Commit { .. } => "partition commit",
+        TxnStep::Commit { participants, .. } if participants.is_empty() => "partition commit",
+        TxnStep::Commit { .. } => "partition decide",
         TxnStep::Prepare(_) => "partition prepare",
         TxnStep::Extend { .. } => "partition extend",
         TxnStep::Push { .. } => "partition push",

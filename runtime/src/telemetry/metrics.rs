@@ -141,7 +141,7 @@ pub const METRICS: &[Metric] = &[
         "trandb_txn_prepare_seconds",
         SECONDS,
         &[],
-        "Time until all partitions have prepared, or one refused.",
+        "Time until all partitions but the anchor have prepared, or one refused.",
     ),
     row("trandb_txn_decide_seconds", SECONDS, &[], "Time from the last preparation to the decision."),
     row(
