@@ -2,7 +2,7 @@
 //!
 //! Each is copied and checksummed several times on its way and takes a core for that time. More at once get nothing
 //! done sooner and stand in front of small requests, so half of the worker threads stay free of them
-//! ([`at_once`]). On a machine whose cores are all taken even those are woken late; while large values are written, a task
+//! (`at_once`). On a machine whose cores are all taken even those are woken late; while large values are written, a task
 //! measures how late, and after each value its turn rests for as long as [`Pace`] says.
 //!
 //! Only writes that came in here are counted. What replicas write for other nodes costs as much, and is paced there.
