@@ -15,7 +15,7 @@ pub const NAMES_PER_GRANT: u64 = 256;
 /// How old a name may be, in milliseconds of this node's time.
 pub const NAMES_MS_MAX: u64 = 1_000;
 
-/// See the [module](self).
+/// Timestamps that nobody else has, kept for transactions to come.
 #[derive(Debug, Default)]
 pub struct Names {
     next: Timestamp,
