@@ -1,7 +1,7 @@
 //! The `trandb` program as scripts see it, without a cluster: exit codes, what goes where, and what a peer that speaks
 //! no protocol of ours does to it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -103,8 +103,13 @@ fn a_local_cluster_without_its_program_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let alone = folder.path().join("trandb");
     std::fs::copy(env!("CARGO_BIN_EXE_trandb"), &alone).expect("is copied");
-    let output =
-        Command::new(&alone).args(["local"]).current_dir(&folder).output().expect("the program runs");
+    // Another test that starts a program meanwhile holds what was open here until it has begun.
+    let output = loop {
+        match Command::new(&alone).args(["local"]).current_dir(&folder).output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => break output.expect("the program runs"),
+        }
+    };
     let (code, out, err) = result(output);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("there is no ") && err.contains("trandb-node"), "{err}");
