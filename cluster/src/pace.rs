@@ -3,9 +3,10 @@
 //! A node that copies megabytes has no idle core, and then each step of a small request (a wakeup of a task here, there,
 //! and on the way back) waits for one. What tells is *lag*: how much later than it asked for a task is woken. The pace
 //! of heavy work is cut by a quarter for every window in which lag was often high, and grows by a sixteenth for every other
-//! one: additive and multiplicative laws do it alike, as long as it falls faster than it grows (Chiu and Jain 1989,
-//! "Analysis of the increase and decrease algorithms for congestion avoidance"). That lag is the right signal, and better
-//! than use of the processor, is from CockroachDB's elastic CPU control (2022).
+//! one, so it falls faster than it comes back. Growth in steps of equal size would make nodes that share cores converge to
+//! equal shares (Chiu and Jain 1989, "Analysis of the increase and decrease algorithms for congestion avoidance"); that is
+//! given up here for being back soon from far below. That lag is the right signal, and better than use of the processor, is
+//! from CockroachDB's elastic CPU control (2022).
 //!
 //! Heavy work is never starved: the pace has a floor.
 

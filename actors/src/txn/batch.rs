@@ -196,3 +196,19 @@ fn check_name(txn: TxnId, now: Timestamp) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trandb_cluster::NodeId;
+
+    #[test]
+    fn a_name_is_good_to_its_last_millisecond_and_not_before_it_was_given_out() {
+        let begin = Timestamp::ZERO.plus_millis(5_000);
+        let check = |now| check_name(TxnId { begin, node: NodeId(1) }, now).map_err(|error| error.code);
+        assert_eq!(check(begin), Ok(()));
+        assert_eq!(check(begin.plus_millis(TXN_NAME_MS_MAX)), Ok(()));
+        assert_eq!(check(begin.plus_millis(TXN_NAME_MS_MAX + 1)), Err(ErrorCode::Conflict));
+        assert_eq!(check(Timestamp::ZERO.plus_millis(4_999)), Err(ErrorCode::Invalid));
+    }
+}
