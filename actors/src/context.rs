@@ -4,7 +4,7 @@
 use crate::gauges::Gauges;
 use crate::large::LargeWrites;
 use crate::oracle::OracleMessage;
-use crate::partition::PartitionMessage;
+use crate::partition::{PartitionMessage, ReplicaState};
 use crate::router::{RouterMessage, Routes};
 use crate::txn::{CoordinatorsMessage, Transactions};
 use arc_swap::ArcSwap;
@@ -65,7 +65,7 @@ pub struct NodeContext {
     /// Where keys live, as the router last published it.
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     /// The partitions that have a replica here.
-    pub(crate) local: ArcSwap<BTreeMap<PartitionId, Arc<crate::partition::ReplicaState>>>,
+    pub(crate) local: ArcSwap<BTreeMap<PartitionId, Arc<ReplicaState>>>,
     pub(crate) system_raft: ArcSwap<Option<Raft>>,
     pub(crate) system_group: ArcSwap<Option<ActorRef<RaftMessage>>>,
     pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
@@ -132,6 +132,11 @@ impl NodeContext {
     /// The actor of a partition with a replica here.
     pub fn partition(&self, id: PartitionId) -> Option<ActorRef<PartitionMessage>> {
         self.local.load().get(&id)?.actor()
+    }
+
+    /// This node's replica of a partition.
+    pub(crate) fn replica(&self, id: PartitionId) -> Option<Arc<ReplicaState>> {
+        self.local.load().get(&id).cloned()
     }
 
     /// The actor of a group with a replica here.

@@ -160,7 +160,10 @@ impl Actor for OracleActor {
         pace(oracle.context.node, "oracle").await;
         match message {
             OracleMessage::Grant(call, reply) => {
-                let sink: GrantSink = Box::new(move |grant| reply.send(grant.map_err(|error| error.message)));
+                let sink: GrantSink = Box::new(move |grant| {
+                    reach("granted");
+                    reply.send(grant.map_err(|error| error.message));
+                });
                 // Only the leader answers a peer; anyone else would lead it in circles.
                 match oracle.leader_raft() {
                     Some(_) if (1..=GRANT_MAX).contains(&call.count) => {
@@ -180,6 +183,7 @@ impl Actor for OracleActor {
             OracleMessage::Local(LocalOracle::Answered(count, answer)) => oracle.answered(count, answer),
             OracleMessage::Local(LocalOracle::Reserved(result)) => {
                 oracle.reserving = false;
+                reach("reserved");
                 match result {
                     Ok((_, until)) if is_planted(Planted::ReuseWindow) => {
                         oracle.core.reserved(Timestamp(0), until);
@@ -287,6 +291,7 @@ impl OracleState {
         if std::mem::replace(&mut self.reserving, true) {
             return;
         }
+        reach("reserving");
         let (raft, me) = (raft.clone(), self.me.clone());
         tokio::spawn(async move {
             let command = SystemCommand::ReserveTimestamps { until };

@@ -15,7 +15,8 @@ pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordin
 pub const DEATHS: &[&str] = &["preparing", "prepared", "decided", "telling"];
 
 /// Steps of transactions that a whole node can end at: as a coordinator, as a partition's leader that takes a step up or
-/// has applied it, and as the oracle's leader that is asked for timestamps.
+/// has applied it, and as the oracle's leader that is asked for timestamps, has given them out and not answered, and is
+/// about to reserve more or has done so.
 pub const ENDS: &[&str] = &[
     "one-prepared",
     "prepared",
@@ -32,28 +33,64 @@ pub const ENDS: &[&str] = &[
     "finish-taken",
     "finish-applied",
     "grant",
+    "granted",
+    "reserving",
+    "reserved",
 ];
 
 /// The place in [`ENDS`], from one on, of the step that this process ends at.
 #[cfg(debug_assertions)]
 static END_AT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
+/// The same of the step that it stands still at, once, and for how many milliseconds.
+#[cfg(debug_assertions)]
+static HOLD_AT: std::sync::Mutex<Option<(usize, u64)>> = std::sync::Mutex::new(None);
+
+#[cfg(debug_assertions)]
+fn place(step: &str) -> Option<usize> {
+    ENDS.iter().position(|known| *known == step)
+}
+
 /// Makes the process end when it comes to that step, without a farewell; false if there is no such step.
 #[cfg(debug_assertions)]
 pub fn end_at(step: &str) -> bool {
-    let place = ENDS.iter().position(|known| *known == step);
+    let place = place(step);
     if let Some(place) = place {
         END_AT.store(place + 1, std::sync::atomic::Ordering::Relaxed);
     }
     place.is_some()
 }
 
+/// Makes whoever comes to that step next stand still for a while, so that others can end meanwhile; false if there is no
+/// such step. None at any step from now on, should it be of no time.
+#[cfg(debug_assertions)]
+pub fn hold_at(step: &str, for_ms: u64) -> bool {
+    let place = place(step);
+    let hold = place.filter(|_| for_ms > 0).map(|place| (place, for_ms));
+    *HOLD_AT.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = hold;
+    place.is_some()
+}
+
 /// Comes to a step, and no further if the process is to end there.
 #[cfg(debug_assertions)]
 pub fn reach(step: &str) {
-    let place = END_AT.load(std::sync::atomic::Ordering::Relaxed);
-    if place.checked_sub(1).is_some_and(|place| ENDS[place] == step) {
+    let end = END_AT.load(std::sync::atomic::Ordering::Relaxed);
+    if end.checked_sub(1).is_some_and(|place| ENDS[place] == step) {
         std::process::abort();
+    }
+    hold(step);
+}
+
+#[cfg(debug_assertions)]
+#[allow(clippy::disallowed_methods, reason = "not in a simulation: only a process that is one node is held")]
+fn hold(step: &str) {
+    let held = {
+        let mut hold = HOLD_AT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hold.take_if(|(place, _)| ENDS[*place] == step)
+    };
+    if let Some((_, for_ms)) = held {
+        // The thread's other tasks go on elsewhere: the node is well otherwise.
+        tokio::task::block_in_place(|| std::thread::sleep(std::time::Duration::from_millis(for_ms)));
     }
 }
 

@@ -210,6 +210,9 @@ impl Database {
         group: &Group,
         context: &RequestContext,
     ) -> Result<(Vec<Result<KeyResult, Error>>, bool), Error> {
+        if let Some(results) = self.keys_here(group.partition, &group.ops, context).await {
+            return Ok((results, false));
+        }
         let weight = group.ops.iter().map(KeyOp::weight).sum();
         let large = group.ops.iter().map(KeyOp::weight).filter(|&weight| weight > LARGE_BYTES).sum();
         let _turn = if group.writes && weight > LARGE_BYTES {

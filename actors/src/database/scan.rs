@@ -67,6 +67,9 @@ impl Database {
         let calls = self.partitions().into_iter().map(|partition| {
             let part = &part;
             async move {
+                if let Some(page) = self.scan_here(partition, part, context).await {
+                    return Ok(page);
+                }
                 let call = Call { partition, writes: false, weight: 256 };
                 let (page, _) = self
                     .at_leader(&call, context, |reply| {

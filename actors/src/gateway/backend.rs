@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use trandb_cluster::PartitionId;
 use trandb_cluster::txn::{TxnRequest, TxnResponse};
 use trandb_cluster::wire::{CheckpointReport, ClusterView, KeyOp, Page, ScanRequest, Topology, VerifyReport};
-use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId};
+use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, TxnId};
 
 /// See the methods of the same names of [`Database`].
 pub(crate) trait Backend: Send + Sync + 'static {
@@ -20,6 +20,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
         request: TxnRequest,
         context: RequestContext,
     ) -> BoxFuture<'static, Result<TxnResponse, Error>>;
+    /// The connection that used these has ended.
+    fn leave(&self, txns: Vec<TxnId>);
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>>;
     fn checkpoint(&self, context: RequestContext) -> BoxFuture<'static, Result<CheckpointReport, Error>>;
     fn topology(&self) -> Topology;
@@ -56,6 +58,10 @@ impl Backend for Database {
     ) -> BoxFuture<'static, Result<TxnResponse, Error>> {
         let database = self.clone();
         Box::pin(async move { Database::txn(&database, request, &context).await })
+    }
+
+    fn leave(&self, txns: Vec<TxnId>) {
+        Database::leave(self, txns);
     }
 
     fn verify(&self, context: RequestContext) -> BoxFuture<'static, Result<VerifyReport, Error>> {

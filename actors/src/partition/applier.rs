@@ -1,6 +1,7 @@
 //! What a partition's actor and its group's Raft share, and the door between them.
 
 use super::message::{LocalPartition, PartitionMessage};
+use super::past::Covered;
 use super::slot;
 use crate::context::NodeContext;
 use bytes::Bytes;
@@ -44,6 +45,7 @@ pub struct ReplicaState {
     /// The last two checkpoints, newest last. The log may go up to the first.
     durable: Mutex<[Option<(LogId, StoredMembership)>; 2]>,
     generation: AtomicU32,
+    covered: Covered,
     /// The engine failed in a way that only a restart can judge; until then the log holds everything.
     stopped: AtomicBool,
 }
@@ -58,6 +60,7 @@ impl ReplicaState {
             acknowledged: AtomicU64::new(0),
             durable: Mutex::new([None, None]),
             generation: AtomicU32::new(1),
+            covered: Covered::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -85,6 +88,11 @@ impl ReplicaState {
     /// The group's Raft, if it runs.
     pub fn raft(&self) -> Option<Raft> {
         self.group.lock().expect("no holder of the lock panics").as_ref().map(|(_, raft)| raft.clone())
+    }
+
+    /// Up to when its state is known.
+    pub(super) fn covered(&self) -> &Covered {
+        &self.covered
     }
 
     /// The index after the last one that Raft was told is applied.

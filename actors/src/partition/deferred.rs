@@ -2,7 +2,8 @@
 //!
 //! Each would be an entry of its own on a partition that is otherwise idle, and compete with the next transaction for log,
 //! network and processor. So they wait for a while, to go along with other steps: in front of them, so that these do not
-//! run into what was decided long before. Reads and writes that do are a reason to wait no longer.
+//! run into what was decided long before. Writes and scans that do are a reason to wait no longer; gets are answered
+//! from what was prepared, as it was decided ([`Partition::decided_write`]).
 //!
 //! ```text
 //! Resolve ──▶ with the next step ──┬──▶ one entry
@@ -15,17 +16,18 @@ use super::message::{Answer, LocalPartition, PartitionMessage};
 use super::writes::PendingStep;
 use super::{Partition, ends, trace};
 use crate::partition::TxnCall;
-use std::collections::VecDeque;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use trandb_cluster::TxnId;
 use trandb_cluster::command::Write;
 use trandb_cluster::txn::{TxnApplied, TxnStep};
+use trandb_cluster::{EncodedKey, Timestamp, TxnId};
 use trandb_runtime::rpc::Reply;
 
 /// How long a resolution waits for other steps to go along with. A busy partition has one sooner; a transaction that
 /// meets what is not resolved yet does not wait for it.
-const DEFER: Duration = Duration::from_millis(10);
+const DEFER: Duration = Duration::from_millis(50);
 
 /// Steps that wait at once; with one more all go.
 const DEFERRED_MAX: usize = 512;
@@ -36,6 +38,8 @@ pub(super) struct Deferred {
     steps: VecDeque<PendingStep>,
     /// A look at them is due.
     armed: bool,
+    /// Decisions heard of, at least until they are applied.
+    decided: BTreeMap<TxnId, Option<Timestamp>>,
 }
 
 impl Deferred {
@@ -68,6 +72,9 @@ impl Partition {
         ends::taken(&call.step);
         let span = trace::step(trace::of_step(&call.step), call.trace.as_ref(), self.context.node, self.id);
         let step = Arc::unwrap_or_clone(call.step);
+        if let TxnStep::Resolve { txn, committed } = step {
+            self.writes.deferred.decided.insert(txn, committed);
+        }
         match &step {
             // Whoever asks need not know: it is done by this leader or, seen from the state, by the next one.
             TxnStep::Finish { .. } => {
@@ -93,6 +100,28 @@ impl Partition {
         if deferred.steps.len() > DEFERRED_MAX {
             self.send_deferred();
         }
+    }
+
+    /// What a transaction that holds an intent on the key has written, and when, if it is known to be committed though it
+    /// is not resolved yet. A decision that was told once is final.
+    pub(super) fn decided_write(&self, key: &EncodedKey) -> Option<(Option<Bytes>, Timestamp)> {
+        let committed = (*self.writes.deferred.decided.get(&self.state.intent(key)?.txn)?)?;
+        Some((self.state.intended(key)?.value.clone(), committed))
+    }
+
+    /// Whether a get of the key can be answered though a transaction holds an intent on it.
+    pub(super) fn is_decided(&self, key: &EncodedKey, txn: TxnId) -> bool {
+        match self.writes.deferred.decided.get(&txn) {
+            Some(None) => true,
+            Some(Some(_)) => self.state.intended(key).is_some(),
+            None => false,
+        }
+    }
+
+    /// Once per tick: decisions that are applied are not needed any more.
+    pub(super) fn forget_decided(&mut self) {
+        let state = &self.state;
+        self.writes.deferred.decided.retain(|&txn, _| state.holds(txn));
     }
 
     /// They have waited long enough.

@@ -153,6 +153,8 @@ pub enum LocalPartition {
     Attach(Raft),
     /// Raft committed these; answers one result each.
     Apply(Arc<Vec<CommittedEntry>>, ractor::RpcReplyPort<Vec<LogApplied>>),
+    /// Read what it may without being the leader.
+    Past(super::past::Past),
     /// Which entry was applied last, and the membership as of it.
     Applied(ractor::RpcReplyPort<(Option<LogId>, StoredMembership)>),
     /// The oracle's answer for the batch that waits for it.

@@ -16,6 +16,7 @@ mod deferred;
 mod ends;
 mod locks;
 mod message;
+mod past;
 mod reads;
 mod slot;
 mod trace;
@@ -133,6 +134,7 @@ impl Actor for PartitionActor {
             lease,
         };
         partition.replay()?;
+        partition.replica.covered().set(partition.state.last_timestamp());
         tracing::debug!(partition = %id, keys = partition.state.live_keys(), applied = partition.state.applied(),
             elapsed_ms = started.elapsed().as_millis() as u64, "partition loaded");
         Ok(partition)
@@ -206,6 +208,7 @@ impl Partition {
         match message {
             LocalPartition::Attach(raft) => self.raft = Some(raft),
             LocalPartition::Apply(entries, reply) => self.apply(entries, reply)?,
+            LocalPartition::Past(past) => self.read_past(past),
             LocalPartition::Applied(reply) => {
                 let _ = reply.send((self.applied, self.membership.clone()));
             }
@@ -434,6 +437,7 @@ impl Partition {
         for entry in entries.iter() {
             results.push(self.apply_entry(entry.clone())?);
         }
+        self.replica.covered().set(self.state.last_timestamp());
         let _ = reply.send(results);
         self.wake_released();
         Ok(())
@@ -485,6 +489,7 @@ impl Partition {
             self.writes.queued_bytes(),
         );
         self.tend_transactions();
+        self.forget_decided();
         self.send_deferred();
         self.locks_due();
         self.start_checkpoint_if_due();

@@ -6,8 +6,8 @@ use super::writes::{ExecuteReply, Refusal, Writes};
 use std::sync::Arc;
 use tracing::Span;
 use trandb_cluster::txn::Blocker;
-use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan};
-use trandb_cluster::{Error, Timestamp};
+use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan, Versioned};
+use trandb_cluster::{EncodedKey, Error, Timestamp};
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::ReadPolicy;
 use trandb_runtime::rpc::Reply;
@@ -166,7 +166,10 @@ impl Partition {
                     KeyOp::Get { at, .. } => *at,
                     _ => None,
                 };
-                self.state.intent(op.key()).filter(|by| !self.chases.passes(by.txn, at, *since))
+                let passes = |by: &Blocker| {
+                    self.chases.passes(by.txn, at, *since) || self.is_decided(op.key(), by.txn)
+                };
+                self.state.intent(op.key()).filter(|by| !passes(by))
             }),
             Parked::Scan { scan, .. } => {
                 let intents = self.state.intents_of(scan);
@@ -175,15 +178,25 @@ impl Partition {
         }
     }
 
-    fn answer_key(&self, op: &KeyOp) -> Result<KeyResult, Error> {
+    pub(super) fn answer_key(&self, op: &KeyOp) -> Result<KeyResult, Error> {
         match op {
-            KeyOp::Get { key, at: None } => Ok(KeyResult::Value(self.state.get(key, Timestamp::MAX))),
+            KeyOp::Get { key, at: None } => Ok(KeyResult::Value(self.value(key, Timestamp::MAX))),
             KeyOp::Get { key, at: Some(at) } => {
                 self.check_snapshot(*at)?;
-                Ok(KeyResult::Value(self.state.get(key, *at)))
+                Ok(KeyResult::Value(self.value(key, *at)))
             }
-            KeyOp::Exists { key } => Ok(KeyResult::Exists(self.state.exists(key))),
+            KeyOp::Exists { key } => Ok(KeyResult::Exists(match self.decided_write(key) {
+                Some((value, committed)) => value.map(|_| committed),
+                None => self.state.exists(key),
+            })),
             KeyOp::Write(_) => Err(Error::internal("a write among reads")),
+        }
+    }
+
+    fn value(&self, key: &EncodedKey, at: Timestamp) -> Option<Versioned> {
+        match self.decided_write(key) {
+            Some((value, version)) if version <= at => value.map(|value| Versioned { value, version }),
+            _ => self.state.get(key, at),
         }
     }
 

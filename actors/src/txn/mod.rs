@@ -7,6 +7,7 @@
 
 mod batch;
 mod commit;
+mod left;
 mod locks;
 mod ops;
 mod outcome;
@@ -15,13 +16,14 @@ mod trace;
 
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
+pub(crate) use left::Used;
 pub use locks::DeadlockCall;
 pub(crate) use locks::find_deadlocks;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 pub(crate) use session::{SessionMessage, begin};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,6 +50,8 @@ const FROM_PEERS_MAX: usize = 16_384;
 pub enum CoordinatorsMessage {
     /// A request about a transaction that began on this node.
     Ask(TxnAsk, Reply<Result<TxnResponse, Error>>),
+    /// The clients of these transactions of this node are gone, as far as another node knows.
+    Left(Vec<TxnId>, Reply<()>),
     /// What another node says about waits for locks.
     Deadlock(DeadlockCall, Reply<()>),
     /// Look for idle transactions, and keep the locks of the others alive.
@@ -57,6 +61,7 @@ pub enum CoordinatorsMessage {
 trandb_runtime::wire_message! {
     CoordinatorsMessage {
         call Ask(TxnAsk);
+        call Left(Vec<TxnId>);
         call Deadlock(DeadlockCall);
     }
 }
@@ -77,9 +82,7 @@ pub struct TxnAsk {
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     pub(crate) actor: ActorRef<SessionMessage>,
-    /// When something was last asked of it, in milliseconds since the node started.
-    pub(crate) used_ms: Arc<AtomicU64>,
-    pub(crate) idle_timeout: Duration,
+    pub(crate) idle: Arc<left::Idle>,
 }
 
 /// The transactions of this node: those that are open, and the last that have ended.
@@ -201,11 +204,15 @@ impl Transactions {
 
     fn idle(&self, now_ms: u64) -> Vec<Handle> {
         let state = self.lock();
-        let idle = |handle: &&Handle| {
-            let since = now_ms.saturating_sub(handle.used_ms.load(Ordering::Relaxed));
-            since >= handle.idle_timeout.as_millis() as u64
-        };
-        state.open.values().filter(idle).cloned().collect()
+        state.open.values().filter(|handle| handle.idle.over(now_ms).is_some()).cloned().collect()
+    }
+
+    /// The clients of these are gone, unless more is heard of them.
+    fn leave_alone(&self, txns: &[TxnId], now_ms: u64) {
+        let state = self.lock();
+        for handle in txns.iter().filter_map(|txn| state.open.get(txn)) {
+            handle.idle.leave(now_ms);
+        }
     }
 }
 
@@ -235,6 +242,10 @@ impl Actor for CoordinatorsActor {
         pace(context.node, "coordinators").await;
         match message {
             CoordinatorsMessage::Ask(ask, reply) => answer_peer(context.clone(), ask, reply),
+            CoordinatorsMessage::Left(txns, reply) => {
+                context.transactions.leave_alone(&txns, context.uptime_ms());
+                reply.send(());
+            }
             CoordinatorsMessage::Deadlock(call, reply) => {
                 find_deadlocks(context, call);
                 reply.send(());

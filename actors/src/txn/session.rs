@@ -1,12 +1,12 @@
 //! The coordinator of one open transaction: does its operations one after the other, and ends it.
 
+use super::left::{Idle, Over};
 use super::trace::phase;
 use super::{Handle, commit};
 use crate::context::NodeContext;
 use crate::database::{Database, RequestContext};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use trandb_cluster::limits::TXN_LIFE_MS_MAX;
 use trandb_cluster::txn::{Coordinator, Isolation, TxnOp, TxnOutcome, TxnResponse};
@@ -33,7 +33,7 @@ pub(super) struct Session {
     context: Arc<NodeContext>,
     database: Database,
     core: Coordinator,
-    handle: Handle,
+    idle: Arc<Idle>,
     began_ms: u64,
 }
 
@@ -84,27 +84,26 @@ async fn start(
     let core = Coordinator::new(txn, isolation, read_only, read_at);
     let stopped = || Error::unavailable("the node's coordinators are not running");
     let supervisor = context.coordinators.load().as_ref().as_ref().ok_or_else(stopped)?.get_cell();
-    let used_ms = Arc::new(AtomicU64::new(context.uptime_ms()));
-    let arguments = (context.clone(), core, used_ms.clone(), idle_timeout);
+    let idle = Arc::new(Idle::new(idle_timeout, context.uptime_ms()));
+    let arguments = (context.clone(), core, idle.clone());
     let (actor, _task) =
         Actor::spawn_linked(None, SessionActor, arguments, supervisor).await.map_err(|_| stopped())?;
-    Ok((txn, read_at, Handle { actor, used_ms, idle_timeout }))
+    Ok((txn, read_at, Handle { actor, idle }))
 }
 
 impl Actor for SessionActor {
     type Msg = SessionMessage;
     type State = Session;
-    type Arguments = (Arc<NodeContext>, Coordinator, Arc<AtomicU64>, Duration);
+    type Arguments = (Arc<NodeContext>, Coordinator, Arc<Idle>);
 
     async fn pre_start(
         &self,
-        me: ActorRef<SessionMessage>,
-        (context, core, used_ms, idle_timeout): Self::Arguments,
+        _me: ActorRef<SessionMessage>,
+        (context, core, idle): Self::Arguments,
     ) -> Result<Session, ActorProcessingErr> {
         let database = Database::new(context.clone());
-        let handle = Handle { actor: me, used_ms, idle_timeout };
         let began_ms = context.uptime_ms();
-        Ok(Session { context, database, core, handle, began_ms })
+        Ok(Session { context, database, core, idle, began_ms })
     }
 
     async fn handle(
@@ -115,13 +114,13 @@ impl Actor for SessionActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SessionMessage::Op(op, request, reply) => {
-                session.used();
+                session.idle.asked(session.context.uptime_ms());
                 // Nobody waits for it any more: to do it all the same could surprise whoever asked again.
                 if reply.is_closed() {
                     return Ok(());
                 }
                 let result = super::ops::run(&session.database, &mut session.core, *op, &request).await;
-                session.used();
+                session.idle.answered(session.context.uptime_ms());
                 // It gave way in a deadlock: those that wait for what it holds go on.
                 if let Err(error) = &result
                     && error.code == ErrorCode::Conflict
@@ -164,10 +163,6 @@ impl Actor for SessionActor {
 }
 
 impl Session {
-    fn used(&self) {
-        self.handle.used_ms.store(self.context.uptime_ms(), Ordering::Relaxed);
-    }
-
     fn end(&self, me: &ActorRef<SessionMessage>, outcome: Option<TxnOutcome>) {
         self.context.transactions.end(self.core.txn(), outcome);
         self.database.release_locks(self.core.txn());
@@ -176,14 +171,19 @@ impl Session {
 
     fn give_up_if_idle(&self, me: &ActorRef<SessionMessage>) {
         let now_ms = self.context.uptime_ms();
-        let idle_ms = now_ms.saturating_sub(self.handle.used_ms.load(Ordering::Relaxed));
         let (cause, why) = if now_ms.saturating_sub(self.began_ms) > TXN_LIFE_MS_MAX {
             ("too_old", format!("it was open for longer than {} s", TXN_LIFE_MS_MAX / 1000))
-        } else if idle_ms >= self.handle.idle_timeout.as_millis() as u64 {
-            let limit = self.handle.idle_timeout;
-            ("idle", format!("nothing was asked of it for longer than {limit:?}"))
         } else {
-            return;
+            match self.idle.over(now_ms) {
+                None => return,
+                Some(Over::Idle(limit)) => {
+                    ("idle", format!("nothing was asked of it for longer than {limit:?}"))
+                }
+                Some(Over::Left(limit)) => (
+                    "left",
+                    format!("its client's connection ended, and nothing was asked of it for {limit:?}"),
+                ),
+            }
         };
         metrics::counter!("trandb_txn_aborts_total", "cause" => cause).increment(1);
         self.end(me, Some(TxnOutcome::Aborted(why)));

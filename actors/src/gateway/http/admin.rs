@@ -101,6 +101,18 @@ pub(super) async fn end(request: Request) -> Result<Response, Failure> {
     }
 }
 
+/// `POST /admin/debug/hold?at=STEP&ms=N`: who comes to that step next stands still for so long. As [`end`].
+#[cfg(debug_assertions)]
+pub(super) async fn hold(request: Request) -> Result<Response, Failure> {
+    let query = Query::parse(request.uri().query(), &["at", "ms"])?;
+    let step: Option<String> = query.parsed("at", "a step")?;
+    let ms: u64 = query.parsed("ms", "milliseconds")?.unwrap_or_default();
+    match step.is_some_and(|step| trandb_runtime::pace::hold_at(&step, ms.min(10_000))) {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(trandb_cluster::Error::invalid("query parameter \"at\" names no step").into()),
+    }
+}
+
 fn report_body(report: &VerifyReport) -> Value {
     let partition = |partition: &VerifiedPartition| {
         let replicas = partition.replicas.iter().map(|(node, digest)| match digest {

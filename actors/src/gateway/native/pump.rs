@@ -16,7 +16,8 @@ use super::greeting::{HELLO_BYTES_MAX, HELLO_TIMEOUT, greet};
 use super::input::{Front, HEADER_BYTES, Input};
 use super::output::Output;
 use super::reply::{self, Answered, Job};
-use super::request::Work;
+use super::request::{Call, Work};
+use crate::txn::Used;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -68,7 +69,18 @@ pub(super) struct Pump {
     /// When the client must have taken something of the output; none while there is none.
     write_until: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    used: Used,
     _slot: Slot,
+}
+
+impl Drop for Pump {
+    /// However it ends.
+    fn drop(&mut self) {
+        let left = self.used.take();
+        if !left.is_empty() {
+            self.native.backend.leave(left);
+        }
+    }
 }
 
 impl Pump {
@@ -89,6 +101,7 @@ impl Pump {
             frame_until: None,
             write_until: None,
             timer: None,
+            used: Used::default(),
             _slot: slot,
         }
     }
@@ -284,6 +297,9 @@ impl Pump {
         }
         for (id, terms, call) in work.calls {
             self.in_flight += 1;
+            if let Call::Txn(request) = &call {
+                self.used.note(request);
+            }
             let job = Job::new(call.kind().name(), terms, native, now, &permit);
             self.running.push(Box::pin(job.call(id, call)));
         }

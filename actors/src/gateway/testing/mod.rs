@@ -31,6 +31,8 @@ pub(crate) struct FakeDatabase {
     pub(crate) calls: Arc<watch::Sender<usize>>,
     /// What every execution answers instead.
     pub(crate) failure: Arc<Mutex<Option<Error>>>,
+    /// Transactions whose connection has ended.
+    pub(crate) left: Arc<Mutex<Vec<TxnId>>>,
 }
 
 impl FakeDatabase {
@@ -42,6 +44,7 @@ impl FakeDatabase {
             gate: watch::Sender::new(true),
             calls: Arc::new(watch::Sender::new(0)),
             failure: Arc::default(),
+            left: Arc::default(),
         }
     }
 
@@ -143,6 +146,10 @@ impl Backend for FakeDatabase {
             }
             this.transactions.run(&this.map, request, context.deadline).await
         })
+    }
+
+    fn leave(&self, txns: Vec<TxnId>) {
+        lock(&self.left).extend(txns);
     }
 
     fn checkpoint(&self, _context: RequestContext) -> BoxFuture<'static, Result<CheckpointReport, Error>> {

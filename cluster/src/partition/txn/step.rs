@@ -13,6 +13,9 @@ use crate::wire::RangeScan;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+/// Writes of a transaction among which one is looked for: that takes less time than its resolution.
+const INTENDED_LOOK_MAX: usize = 256;
+
 impl PartitionState {
     pub(in crate::partition) fn apply_txns(&mut self, entry: TxnEntry) -> Applied {
         if entry.timestamp <= self.last_timestamp {
@@ -205,6 +208,17 @@ impl PartitionState {
     /// The undecided transaction that is going to write `key`.
     pub fn intent(&self, key: &EncodedKey) -> Option<Blocker> {
         self.holdings.writer(key, None).map(|txn| self.holdings.blocker(txn))
+    }
+
+    /// What the undecided transaction that has an intent on `key` is going to write there. None where it writes so many
+    /// keys, [`INTENDED_LOOK_MAX`], that finding this one takes long.
+    pub fn intended(&self, key: &EncodedKey) -> Option<&TxnPut> {
+        let held = self.holdings.get(self.holdings.writer(key, None)?)?;
+        let writes: usize = held.parts.values().map(|effects| effects.writes.len()).sum();
+        if writes > INTENDED_LOOK_MAX {
+            return None;
+        }
+        held.parts.values().flat_map(|effects| &effects.writes).find(|write| write.key == *key)
     }
 
     /// The undecided transactions that are going to write in a scan's range, each once.

@@ -198,3 +198,25 @@ async fn waiting_for_a_lock_holds_up_nobody_else() {
     client.send(&RequestFrame { id: 6, body: lock(third), ..short }).await;
     assert_eq!(client.answer(6).await.expect_err("held").code, ErrorCode::Unavailable);
 }
+
+#[tokio::test]
+async fn a_connection_that_ends_leaves_what_it_has_not_ended() {
+    let door = open().await;
+    let mut client = Client::enter(door.addr).await;
+    let mut txns = Vec::new();
+    for _ in 0..4 {
+        txns.push(begin(&mut client, Isolation::Serializable).await);
+    }
+    for &txn in &txns[1..] {
+        let op = write("k", Bytes::from_static(b"v"));
+        ask(&mut client, TxnRequest::Op { txn, op }).await.expect("buffered");
+    }
+    ask(&mut client, TxnRequest::Commit { txn: txns[2] }).await.expect("committed");
+    assert!(door.database.left.lock().expect("nobody panics").is_empty(), "the connection is there");
+    drop(client);
+    let left = || door.database.left.lock().expect("nobody panics").clone();
+    while left().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(left(), [txns[1], txns[3]], "one had nothing that others could wait for");
+}
