@@ -98,6 +98,8 @@ fn dies(cluster: &Cluster, runtime: &Runtime, case: usize, step: &str) {
 
 pub(crate) fn run(steps: &[&str]) {
     let cluster = Cluster::start(3, &["--partitions", PARTITIONS]);
+    // Locks are not replicated: a partition that gets another leader has forgotten them.
+    cluster.wait_spread();
     let runtime = Runtime::new().expect("a runtime");
     for (case, step) in steps.iter().enumerate() {
         dies(&cluster, &runtime, case, step);
