@@ -211,7 +211,7 @@ impl PartitionState {
     }
 
     /// What the undecided transaction that has an intent on `key` is going to write there. None where it writes so many
-    /// keys, [`INTENDED_LOOK_MAX`], that finding this one takes long.
+    /// keys, more than 256, that finding this one takes long.
     pub fn intended(&self, key: &EncodedKey) -> Option<&TxnPut> {
         let held = self.holdings.get(self.holdings.writer(key, None)?)?;
         let writes: usize = held.parts.values().map(|effects| effects.writes.len()).sum();
