@@ -115,6 +115,12 @@ pub const METRICS: &[Metric] = &[
         "Snapshots received and installed.",
     ),
     row("trandb_read_index_rounds_total", Counter, &[], "Rounds that asked a majority before reads."),
+    row(
+        "trandb_follower_reads_total",
+        Counter,
+        &[],
+        "Calls for the past that this node's replica answered without leading.",
+    ),
     // Transactions.
     row("trandb_txn_open", Gauge, &[], "Transactions that are open on this node."),
     row(
