@@ -39,6 +39,8 @@ pub enum Planted {
     PassIntent,
     /// All partitions of a commit but one are told a later timestamp.
     ResolveWrongTimestamp,
+    /// A replica answers reads of the past that it has not come to.
+    ReadAheadOfLog,
     /// A new segment of the log is used before its name is durable.
     SegmentWithoutName,
     /// sled's file is not synced after its flush.
@@ -61,6 +63,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("skip-validation", Planted::SkipValidation),
     ("pass-intent", Planted::PassIntent),
     ("resolve-wrong-timestamp", Planted::ResolveWrongTimestamp),
+    ("read-ahead-of-log", Planted::ReadAheadOfLog),
     ("segment-without-name", Planted::SegmentWithoutName),
     ("engine-without-sync", Planted::EngineWithoutSync),
 ];

@@ -3,7 +3,7 @@
 //! Each would be an entry of its own on a partition that is otherwise idle, and compete with the next transaction for log,
 //! network and processor. So they wait for a while, to go along with other steps: in front of them, so that these do not
 //! run into what was decided long before. Writes and scans that do are a reason to wait no longer; gets are answered
-//! from what was prepared, as it was decided ([`Partition::decided_write`]).
+//! from what was prepared, as it was decided ([`Partition::committed_intent`]).
 //!
 //! ```text
 //! Resolve ──▶ with the next step ──┬──▶ one entry
@@ -16,7 +16,6 @@ use super::message::{Answer, LocalPartition, PartitionMessage};
 use super::writes::PendingStep;
 use super::{Partition, ends, trace};
 use crate::partition::TxnCall;
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,18 +101,17 @@ impl Partition {
         }
     }
 
-    /// What a transaction that holds an intent on the key has written, and when, if it is known to be committed though it
-    /// is not resolved yet. A decision that was told once is final.
-    pub(super) fn decided_write(&self, key: &EncodedKey) -> Option<(Option<Bytes>, Timestamp)> {
-        let committed = (*self.writes.deferred.decided.get(&self.state.intent(key)?.txn)?)?;
-        Some((self.state.intended(key)?.value.clone(), committed))
+    /// When the transaction that holds an intent on the key was committed, if that is known though it is not resolved
+    /// yet. A decision that was told once is final.
+    pub(super) fn committed_intent(&self, key: &EncodedKey) -> Option<Timestamp> {
+        *self.writes.deferred.decided.get(&self.state.intent(key)?.txn)?
     }
 
     /// Whether a get of the key can be answered though a transaction holds an intent on it.
     pub(super) fn is_decided(&self, key: &EncodedKey, txn: TxnId) -> bool {
         match self.writes.deferred.decided.get(&txn) {
             Some(None) => true,
-            Some(Some(_)) => self.state.intended(key).is_some(),
+            Some(Some(_)) => self.state.is_intended_known(key),
             None => false,
         }
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::wire::{KeyOp, KeyResult, RangePage, RangeScan};
 use trandb_cluster::{Error, PartitionId, Timestamp};
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long this node's own replica may take to answer before the leader is asked instead.
 const HERE_MAX: Duration = Duration::from_millis(500);
@@ -62,7 +63,8 @@ impl Partition {
     }
 
     fn has(&self, at: Timestamp) -> bool {
-        self.state.gc_floor() <= at && at <= self.state.last_timestamp()
+        let covered = at <= self.state.last_timestamp() || is_planted(Planted::ReadAheadOfLog);
+        covered && self.state.gc_floor() <= at
     }
 
     fn has_all(&self, ops: &[KeyOp]) -> bool {
@@ -110,7 +112,7 @@ impl Database {
             return None;
         }
         let replica: Arc<ReplicaState> = self.context().replica(partition)?;
-        if replica.covered().get() < at {
+        if replica.covered().get() < at && !is_planted(Planted::ReadAheadOfLog) {
             return None;
         }
         let timeout = HERE_MAX.min(context.deadline.saturating_duration_since(Instant::now()));

@@ -185,8 +185,8 @@ impl Partition {
                 self.check_snapshot(*at)?;
                 Ok(KeyResult::Value(self.value(key, *at)))
             }
-            KeyOp::Exists { key } => Ok(KeyResult::Exists(match self.decided_write(key) {
-                Some((value, committed)) => value.map(|_| committed),
+            KeyOp::Exists { key } => Ok(KeyResult::Exists(match self.committed_intent(key) {
+                Some(_) => self.value(key, Timestamp::MAX).map(|found| found.version),
                 None => self.state.exists(key),
             })),
             KeyOp::Write(_) => Err(Error::internal("a write among reads")),
@@ -194,9 +194,9 @@ impl Partition {
     }
 
     fn value(&self, key: &EncodedKey, at: Timestamp) -> Option<Versioned> {
-        match self.decided_write(key) {
-            Some((value, version)) if version <= at => value.map(|value| Versioned { value, version }),
-            _ => self.state.get(key, at),
+        match self.committed_intent(key) {
+            Some(committed) => self.state.get_decided(key, at, committed),
+            None => self.state.get(key, at),
         }
     }
 

@@ -13,5 +13,6 @@ mod idle;
 mod joining;
 mod limits;
 mod operations;
+mod past;
 mod scans;
 mod transactions;

@@ -1,5 +1,6 @@
 //! The clever parts against dumb twins, on random inputs.
 
+mod decided;
 mod engine;
 mod oracle;
 mod partition;

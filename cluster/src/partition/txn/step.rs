@@ -9,7 +9,7 @@ use crate::key::EncodedKey;
 use crate::limits::{TXN_LEASE_MS, TXN_LIFE_MS_MAX};
 use crate::timestamp::Timestamp;
 use crate::txn::{Blocker, Conflict, Effects, Prepare, TxnApplied, TxnEntry, TxnId, TxnPut, TxnStep};
-use crate::wire::RangeScan;
+use crate::wire::{RangeScan, Versioned};
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
@@ -179,10 +179,14 @@ impl PartitionState {
     /// second time, by a message that was late, or by another run of the same transaction.
     fn install_all(&mut self, effects: Effects, at: Timestamp) {
         for TxnPut { key, value, .. } in effects.writes {
-            if self.keys.get(&key).is_none_or(|chain| chain.newest().timestamp < at) {
+            if self.may_install(&key, at) {
                 self.install(key, at, value);
             }
         }
+    }
+
+    fn may_install(&self, key: &EncodedKey, at: Timestamp) -> bool {
+        self.keys.get(key).is_none_or(|chain| chain.newest().timestamp < at)
     }
 
     fn inquire(&mut self, txn: TxnId, now: Timestamp) -> TxnApplied {
@@ -212,13 +216,29 @@ impl PartitionState {
 
     /// What the undecided transaction that has an intent on `key` is going to write there. None where it writes so many
     /// keys, more than 256, that finding this one takes long.
-    pub fn intended(&self, key: &EncodedKey) -> Option<&TxnPut> {
+    fn intended(&self, key: &EncodedKey) -> Option<&TxnPut> {
         let held = self.holdings.get(self.holdings.writer(key, None)?)?;
         let writes: usize = held.parts.values().map(|effects| effects.writes.len()).sum();
         if writes > INTENDED_LOOK_MAX {
             return None;
         }
         held.parts.values().flat_map(|effects| &effects.writes).find(|write| write.key == *key)
+    }
+
+    /// Whether [`Self::get_decided`] can say what `key` holds.
+    pub fn is_intended_known(&self, key: &EncodedKey) -> bool {
+        self.intended(key).is_some()
+    }
+
+    /// As [`Self::get`], with the transaction that has an intent on `key` taken for committed at `committed`: what a get
+    /// answers once that is resolved.
+    pub fn get_decided(&self, key: &EncodedKey, at: Timestamp, committed: Timestamp) -> Option<Versioned> {
+        match self.intended(key) {
+            Some(put) if committed <= at && self.may_install(key, committed) => {
+                put.value.clone().map(|value| Versioned { value, version: committed })
+            }
+            _ => self.get(key, at),
+        }
     }
 
     /// The undecided transactions that are going to write in a scan's range, each once.
