@@ -22,7 +22,7 @@ pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOpti
     set(&mut config);
     let doors =
         Doors { metrics: Arc::new(String::new), version: "test".to_owned(), commit: "test".to_owned() };
-    let identity = Identity { instance: InstanceId(5), node: None, cluster: None };
+    let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
     NodeOptions {
         storage: StorageDoor::Given {
             disk: Arc::new(disk.clone()),

@@ -27,6 +27,11 @@ pub enum SeedState {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// A node whose data was put aside. It waits to be taken in by its cluster again.
+    Rejoins {
+        /// The cluster.
+        cluster: ClusterId,
+    },
 }
 
 /// What a fresh node does next.
@@ -65,6 +70,11 @@ pub fn decide(instance: InstanceId, seeds: &[String], answers: &[SeedState]) -> 
             return Decision::Join(seed.clone());
         }
     }
+    for (seed, answer) in seeds.iter().zip(answers) {
+        if let SeedState::Rejoins { cluster } = answer {
+            return Decision::Wait(format!("{seed} was in cluster {cluster}, of which no member answers"));
+        }
+    }
     let mut me = None;
     let mut fresh = 0;
     for (place, (seed, answer)) in seeds.iter().zip(answers).enumerate() {
@@ -96,6 +106,29 @@ pub fn decide(instance: InstanceId, seeds: &[String], answers: &[SeedState]) -> 
             Decision::Found { me, founders }
         }
     }
+}
+
+/// Decides the same for a node that was a member of `cluster` before its data was put aside. It founds nothing: what the
+/// others have, and it has not any more, is the cluster.
+///
+/// # Panics
+/// When there are not as many answers as seeds.
+pub fn decide_again(cluster: ClusterId, seeds: &[String], answers: &[SeedState]) -> Decision {
+    assert_eq!(seeds.len(), answers.len(), "one answer per seed");
+    let mut others = None;
+    for (seed, answer) in seeds.iter().zip(answers) {
+        match answer {
+            SeedState::Member { cluster: theirs } if *theirs == cluster => {
+                return Decision::Join(seed.clone());
+            }
+            SeedState::Member { cluster: theirs } => others = Some((seed, theirs)),
+            SeedState::Silent | SeedState::Fresh { .. } | SeedState::Rejoins { .. } => {}
+        }
+    }
+    Decision::Wait(match others {
+        Some((seed, theirs)) => format!("{seed} is in cluster {theirs}, this node's data was in {cluster}"),
+        None => format!("no seed is in cluster {cluster}, from which this node's data is to be rebuilt"),
+    })
 }
 
 #[cfg(test)]
@@ -146,6 +179,27 @@ mod tests {
     fn a_node_that_is_no_seed_does_not_found() {
         let decision = decide(InstanceId(9), &seeds(), &[fresh(6), fresh(7), fresh(8)]);
         assert_eq!(decision, Decision::Wait("no seed is this node, and none knows a cluster yet".into()));
+    }
+
+    #[test]
+    fn a_node_whose_data_was_put_aside_joins_its_cluster_and_founds_none() {
+        let decide = |answers: [SeedState; 3]| decide_again(ClusterId(5), &seeds(), &answers);
+        let again = || SeedState::Rejoins { cluster: ClusterId(5) };
+        let wait = |why: &str| Decision::Wait(why.replace('5', &ClusterId(5).to_string()));
+        let none = "no seed is in cluster 5, from which this node's data is to be rebuilt";
+        assert_eq!(decide([again(), fresh(7), fresh(8)]), wait(none));
+        assert_eq!(decide([again(), again(), SeedState::Silent]), wait(none));
+        let member = |cluster| SeedState::Member { cluster: ClusterId(cluster) };
+        assert_eq!(decide([member(6), again(), member(5)]), Decision::Join("c:1".into()));
+        let Decision::Wait(why) = decide([again(), member(6), SeedState::Silent]) else { panic!("another") };
+        assert!(why.starts_with("b:1 is in cluster"), "{why}");
+    }
+
+    #[test]
+    fn nobody_founds_beside_a_node_whose_data_was_put_aside() {
+        let answers = [fresh(7), fresh(8), SeedState::Rejoins { cluster: ClusterId(5) }];
+        let Decision::Wait(why) = decide(InstanceId(8), &seeds(), &answers) else { panic!("there was one") };
+        assert_eq!(why, format!("c:1 was in cluster {}, of which no member answers", ClusterId(5)));
     }
 
     #[test]

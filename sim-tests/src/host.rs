@@ -50,7 +50,7 @@ impl Host {
     /// The machine in that place of the plan, with an empty disk. `names` are all first members.
     pub fn new(plan: &Plan, index: usize, names: &[String], park_port: u16) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
-        let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None };
+        let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None, rejoins: None };
         Self {
             name: names[index].clone(),
             seeds: names.iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),

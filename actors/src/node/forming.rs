@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::forming::{Decision, SeedState, decide, normalize};
+use trandb_cluster::forming::{Decision, SeedState, decide, decide_again, normalize};
 use trandb_cluster::system::{NodeAddresses, NodeInfo};
 use trandb_cluster::{ClusterId, InstanceId, NodeId};
+use trandb_runtime::datadir::Identity;
 use trandb_runtime::peer::{Answer, Ask, HandshakeError, PeerError, PeerHub, Refusal};
 
 /// How long after a round of questions the next one begins.
@@ -37,10 +38,12 @@ pub(super) enum Formed {
     },
 }
 
-/// Asks until there is a cluster. Never gives up: seeds may be started hours later.
+/// Asks until there is a cluster, the one that the node `rejoins` if it does. Never gives up: seeds may be started hours
+/// later.
 pub(super) async fn form(
     hub: &PeerHub,
     instance: InstanceId,
+    rejoins: Option<ClusterId>,
     seeds: &[String],
     addresses: &NodeAddresses,
 ) -> Formed {
@@ -48,7 +51,11 @@ pub(super) async fn form(
     let mut complained: Option<Instant> = None;
     loop {
         let answers = futures_util::future::join_all(seeds.iter().map(|seed| discover(hub, seed))).await;
-        let why = match decide(instance, &seeds, &answers) {
+        let decision = match rejoins {
+            Some(cluster) => decide_again(cluster, &seeds, &answers),
+            None => decide(instance, &seeds, &answers),
+        };
+        let why = match decision {
             Decision::Found { me, founders } => {
                 let nodes = founders
                     .into_iter()
@@ -109,6 +116,7 @@ pub(super) async fn check_seeds(
 async fn discover(hub: &PeerHub, seed: &str) -> SeedState {
     match hub.ask(seed, Ask::Discover).await {
         Ok(Answer::Discovered { cluster: Some(cluster), .. }) => SeedState::Member { cluster },
+        Ok(Answer::Discovered { rejoins: Some(cluster), .. }) => SeedState::Rejoins { cluster },
         Ok(Answer::Discovered { instance, seeds, .. }) => SeedState::Fresh { instance, seeds },
         Ok(_) | Err(_) => SeedState::Silent,
     }
@@ -153,15 +161,16 @@ impl Receptionist {
     }
 
     /// Answers a question.
-    pub(super) async fn answer(&self, instance: InstanceId, seeds: Vec<String>, ask: Ask) -> Answer {
+    pub(super) async fn answer(&self, identity: Identity, seeds: Vec<String>, ask: Ask) -> Answer {
         let running = self.running.lock().expect("no holder of the lock panics").clone();
         match (ask, running) {
             (Ask::Discover, running) => {
                 let system = running.as_ref().map(|context| context.system());
                 Answer::Discovered {
-                    instance,
+                    instance: identity.instance,
                     node: running.as_ref().map(|context| context.node),
                     cluster: system.as_ref().and_then(|system| system.cluster_id),
+                    rejoins: identity.rejoins,
                     seeds,
                     members: system.map(|system| peers(&system)).unwrap_or_default(),
                     system_leader: running

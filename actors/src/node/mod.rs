@@ -95,7 +95,8 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         http: reachable(&config.node.advertise, &*http)?,
     };
 
-    let instance = storage.identity().instance;
+    let identity = *storage.identity();
+    let instance = identity.instance;
     let seeds = normalize(&config.node.seeds);
     let receptionist = Arc::new(Receptionist::default());
     let hub = {
@@ -115,7 +116,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
             bytes_in_flight: config.peer.bytes_in_flight as usize,
             ask: Arc::new(move |ask| {
                 let (receptionist, seeds) = (receptionist.clone(), seeds.clone());
-                Box::pin(async move { receptionist.answer(instance, seeds, ask).await })
+                Box::pin(async move { receptionist.answer(identity, seeds, ask).await })
             }),
         })
         .await?
@@ -294,12 +295,12 @@ impl Place {
                 nodes.insert(me, NodeInfo { instance, addresses: own, removed: false });
                 Formed::Founder { me, nodes }
             }
-            (_, true) => {
+            (_, true) if identity.rejoins.is_none() => {
                 let me = NodeId(1);
                 let info = NodeInfo { instance, addresses: own, removed: false };
                 Formed::Founder { me, nodes: BTreeMap::from([(me, info)]) }
             }
-            (_, false) => forming::form(hub, instance, seeds, &own).await,
+            _ => forming::form(hub, instance, identity.rejoins, seeds, &own).await,
         };
         match formed {
             Formed::Founder { me, nodes } => {

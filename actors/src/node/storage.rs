@@ -136,7 +136,7 @@ impl Storage {
 
     /// This directory belongs to this node of this cluster from now on.
     pub(super) fn remember(&mut self, node: NodeId, cluster: ClusterId) -> Result<(), StartError> {
-        self.set(Identity { node: Some(node), cluster: Some(cluster), ..self.identity })
+        self.set(Identity { node: Some(node), cluster: Some(cluster), rejoins: None, ..self.identity })
     }
 
     fn set(&mut self, identity: Identity) -> Result<(), StartError> {
@@ -186,7 +186,12 @@ fn refuse_lost_checkpoints(
 }
 
 fn fresh(random: &Random) -> Identity {
-    Identity { instance: trandb_cluster::InstanceId(random.next_u64()), node: None, cluster: None }
+    Identity {
+        instance: trandb_cluster::InstanceId(random.next_u64()),
+        node: None,
+        cluster: None,
+        rejoins: None,
+    }
 }
 
 #[cfg(test)]

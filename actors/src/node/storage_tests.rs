@@ -22,8 +22,12 @@ fn purged_log(group: PartitionId) -> SimDisk {
 }
 
 async fn open(disk: &SimDisk, engine: &MemoryEngine) -> Result<Storage, StartError> {
-    let identity =
-        Arc::new(Mutex::new(Identity { instance: trandb_cluster::InstanceId(5), node: None, cluster: None }));
+    let identity = Arc::new(Mutex::new(Identity {
+        instance: trandb_cluster::InstanceId(5),
+        node: None,
+        cluster: None,
+        rejoins: None,
+    }));
     let door = StorageDoor::Given {
         disk: Arc::new(disk.clone()),
         engine: Arc::new(engine.clone()),

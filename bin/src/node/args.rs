@@ -56,6 +56,10 @@ pub struct Args {
     /// auto, human or json [default: auto]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Where log or checkpoints are found damaged, put them aside and rebuild this node's replicas from the other nodes:
+    /// it is taken in by the seeds' cluster as a new node in place of the old one
+    #[arg(long)]
+    repair: bool,
     /// Serve addresses beyond this machine although nobody is authenticated
     #[arg(long)]
     insecure: bool,
@@ -66,6 +70,11 @@ TRANDB_HTTP__ADDR is http.addr. Flags win over the environment, the environment 
 RUST_LOG sets what is logged, the OTEL_ variables where traces go.";
 
 impl Args {
+    /// Whether damaged data is to be rebuilt. No setting, since nobody should ask for it once and for all.
+    pub fn repair(&self) -> bool {
+        self.repair
+    }
+
     /// Where the configuration comes from, by these flags and the process's environment.
     pub fn sources(self) -> Sources {
         let texts = [

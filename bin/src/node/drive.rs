@@ -76,9 +76,10 @@ const LET_GO_MAX: Duration = Duration::from_secs(30);
 const REBUILD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts a node, announces it, and sees it to its end. One that cannot go on, though what is on disk is good, is
-/// started anew.
+/// started anew; so is one that does not start, where `mend` says that it has done something about it.
 pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
     mut start: impl FnMut() -> F,
+    mut mend: impl FnMut(&Failure) -> Result<bool, Failure>,
     signals: &mut mpsc::Receiver<&'static str>,
     mut announce: impl FnMut(&Addresses),
 ) -> u8 {
@@ -109,7 +110,11 @@ pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
             Err(failure) if !rebuilds.is_empty() && MAY_PASS.contains(&failure.exit_code) => {
                 Failure { rebuild: true, ..failure }
             }
-            Err(failure) => return failed(&failure, "cannot start"),
+            Err(failure) => match mend(&failure) {
+                Ok(true) => continue,
+                Ok(false) => return failed(&failure, "cannot start"),
+                Err(worse) => return failed(&worse, "cannot start"),
+            },
         };
         rebuilds.retain(|at| at.elapsed() < REBUILDS_WITHIN);
         if !failure.rebuild || rebuilds.len() >= REBUILDS_MAX {
@@ -183,6 +188,10 @@ mod tests {
     /// An hour: what is meant not to happen within a test.
     const NEVER_MS: u64 = 3_600_000;
 
+    fn nothing(_: &Failure) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
     /// Exit code and what was announced.
     async fn run(fake: Fake, signals_at_ms: &[u64]) -> (u8, Option<String>) {
         let (sender, mut signals) = mpsc::channel(4);
@@ -196,9 +205,13 @@ mod tests {
             pending::<()>().await;
         });
         let mut announced = None;
-        let code =
-            drive(|| ready(Ok(fake)), &mut signals, |addresses| announced = Some(addresses.to_string()))
-                .await;
+        let code = drive(
+            || ready(Ok(fake)),
+            nothing,
+            &mut signals,
+            |addresses| announced = Some(addresses.to_string()),
+        )
+        .await;
         (code, announced)
     }
 
@@ -233,20 +246,42 @@ mod tests {
             ready(if in_use { Err(Failure::new("port 7400 is in use", 69)) } else { Ok(fake) })
         };
         let broken = Fake { ends_ms: 5, drain_ms: 5, rebuild: true };
-        let code = drive(|| start(broken), &mut signals, |_| ()).await;
+        let code = drive(|| start(broken), nothing, &mut signals, |_| ()).await;
         assert_eq!((code, starts.get()), (74, 1 + REBUILDS_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_mended_is_started_again() {
+        for mended in [Ok(true), Err(Failure::new("nobody to rebuild it from", 65))] {
+            let (_sender, mut signals) = mpsc::channel(1);
+            let starts = Cell::new(0);
+            let start = || {
+                starts.set(starts.get() + 1);
+                ready(match starts.get() {
+                    1 => Err(Failure::new("wal/1 is corrupt", 66)),
+                    _ => Ok(Fake { ends_ms: 5, ..Fake::default() }),
+                })
+            };
+            let mend = |failure: &Failure| {
+                assert_eq!(failure.exit_code, 66);
+                mended.clone()
+            };
+            let code = drive(start, mend, &mut signals, |_| ()).await;
+            assert_eq!((code, starts.get()), if mended.is_ok() { (74, 2) } else { (65, 1) });
+        }
     }
 
     #[tokio::test]
     async fn a_node_that_does_not_start_is_not_announced() {
         let (_sender, mut signals) = mpsc::channel(1);
         let start = || ready(Err::<Fake, _>(Failure::new("port 7400 is in use", 69)));
-        let code = drive(start, &mut signals, |_| panic!("it did not start")).await;
+        let code = drive(start, nothing, &mut signals, |_| panic!("it did not start")).await;
         assert_eq!(code, 69);
 
         let (sender, mut signals) = mpsc::channel(1);
         sender.send("SIGTERM").await.expect("there is room");
-        let code = drive(pending::<Result<Fake, _>>, &mut signals, |_| panic!("it did not start")).await;
+        let code =
+            drive(pending::<Result<Fake, _>>, nothing, &mut signals, |_| panic!("it did not start")).await;
         assert_eq!(code, 0);
     }
 }

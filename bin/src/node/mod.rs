@@ -13,6 +13,7 @@
 mod args;
 mod drive;
 mod process;
+mod repair;
 mod run;
 mod serve;
 

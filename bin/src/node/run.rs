@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::drive::{Addresses, Failure, Service, drive};
 use super::process;
+use super::repair::Repair;
 use crate::build::{COMMIT, LONG_VERSION, VERSION};
 use clap::Parser;
 use std::future::Future;
@@ -39,15 +40,16 @@ where
     S: Service,
     F: Future<Output = Result<S, Failure>>,
 {
-    let sources = Args::parse().sources();
-    let code = match Config::load(&sources) {
-        Ok(config) => run_with(config, start),
+    let args = Args::parse();
+    let repair = args.repair();
+    let code = match Config::load(&args.sources()) {
+        Ok(config) => run_with(config, repair, start),
         Err(error) => refuse(&error),
     };
     ExitCode::from(code)
 }
 
-fn run_with<S, F>(config: Config, mut start: impl FnMut(Launch) -> F) -> u8
+fn run_with<S, F>(config: Config, repair: bool, mut start: impl FnMut(Launch) -> F) -> u8
 where
     S: Service,
     F: Future<Output = Result<S, Failure>>,
@@ -85,8 +87,9 @@ where
             }
         };
         tokio::spawn(metrics.clone().upkeep());
-        let launch = Launch { config, metrics, label, version: VERSION, commit: COMMIT };
-        drive(|| start(launch.clone()), &mut signals, announce).await
+        let mut repair = Repair::new(repair, &config);
+        let launch = Launch { config: config.clone(), metrics, label, version: VERSION, commit: COMMIT };
+        drive(|| start(launch.clone()), |failure| repair.mend(failure), &mut signals, announce).await
     });
     if code != super::drive::EX_INTERRUPTED {
         telemetry.shutdown();

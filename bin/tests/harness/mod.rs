@@ -349,9 +349,17 @@ impl Node {
 
     /// Starts it again where it was, and waits until it serves.
     pub(crate) fn restart(&mut self) {
-        assert!(self.exited().is_some(), "the node still runs");
-        self.spawn();
+        self.restart_with(&[]);
         self.wait_ready();
+    }
+
+    /// Starts it again with these arguments besides its own, this time.
+    pub(crate) fn restart_with(&mut self, arguments: &[&str]) {
+        assert!(self.exited().is_some(), "the node still runs");
+        let own = self.arguments.len();
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self.spawn();
+        self.arguments.truncate(own);
     }
 
     /// Loses everything it has on disk; it must not run.

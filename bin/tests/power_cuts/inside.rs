@@ -24,7 +24,7 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 
 fn storage(disk: Arc<dyn Disk>, engine: Arc<dyn Engine>) -> StorageDoor {
     // The identity is kept by the directory, which is recorded outside.
-    let identity = Identity { instance: InstanceId(5), node: None, cluster: None };
+    let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
     StorageDoor::Given { disk, engine, identity: Arc::new(Mutex::new(identity)), inline: false }
 }
 

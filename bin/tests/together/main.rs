@@ -14,5 +14,6 @@ mod joining;
 mod limits;
 mod operations;
 mod past;
+mod repair;
 mod scans;
 mod transactions;

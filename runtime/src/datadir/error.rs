@@ -43,6 +43,12 @@ pub enum DataDirError {
         /// Whose it should be.
         expected: ClusterId,
     },
+    /// Its data cannot be rebuilt from other nodes, since it knows of none.
+    #[error("the data directory {} belongs to no cluster yet, so there is nobody to rebuild it from", path.display())]
+    NoCluster {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file in it is not what was written.
     #[error("{} is corrupt: {what}", path.display())]
     Corrupt {
@@ -67,7 +73,7 @@ impl DataDirError {
         match self {
             Self::InUse { .. } => 75,
             Self::NewerFormat { .. } | Self::Foreign { .. } | Self::OtherCluster { .. } => 78,
-            Self::Corrupt { .. } => 65,
+            Self::Corrupt { .. } | Self::NoCluster { .. } => 65,
             Self::Io { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => 77,
             Self::Io { .. } => 74,
         }

@@ -15,6 +15,10 @@ pub struct Identity {
     pub node: Option<NodeId>,
     /// The cluster, once the node belongs to one.
     pub cluster: Option<ClusterId>,
+    /// The cluster that a node with nothing but this has to be taken in by, since the directory was a member's whose data
+    /// was [put aside](super::DataDir::put_aside): it must not found another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoins: Option<ClusterId>,
 }
 
 impl Identity {
@@ -25,7 +29,7 @@ impl Identity {
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<(), DataDirError> {
-        let mut text = serde_json::to_string_pretty(self).expect("three plain fields always serialize");
+        let mut text = serde_json::to_string_pretty(self).expect("plain fields always serialize");
         text.push('\n');
         replace(path, IDENTITY, text.as_bytes()).map_err(|source| DataDirError::io(path, source))
     }

@@ -6,6 +6,7 @@
 //! IDENTITY    who the node is: replaced whole, never changed in place
 //! wal/        the log
 //! engine/     the checkpoints
+//! damaged-N/  log and checkpoints that were put aside to be rebuilt from other nodes
 //! ```
 //!
 //! The directory is the owner's alone (0700). A directory with other things in it is refused rather than
@@ -35,6 +36,7 @@ const VERSION: &str = "VERSION";
 const IDENTITY: &str = "IDENTITY";
 const WAL: &str = "wal";
 const ENGINE: &str = "engine";
+const DAMAGED: &str = "damaged-";
 
 /// What file systems put into the root of a volume.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -104,6 +106,41 @@ impl DataDir {
         Ok(())
     }
 
+    /// Puts log and checkpoints aside, and makes this the directory of a new node that only the same cluster may take in;
+    /// says where they are. Under its old number it would have forgotten votes and entries that others count on.
+    ///
+    /// Cut off anywhere, it leaves a directory without a log, which no node starts on, or the new one.
+    ///
+    /// # Errors
+    /// [`DataDirError::NoCluster`] when the directory is of no cluster yet, [`DataDirError::Io`].
+    pub fn put_aside(&mut self, random: u64) -> Result<PathBuf, DataDirError> {
+        let Some(cluster) = self.identity.cluster.or(self.identity.rejoins) else {
+            return Err(DataDirError::NoCluster { path: self.path.clone() });
+        };
+        let aside = self.move_aside().map_err(|source| DataDirError::io(&self.path, source))?;
+        let instance = InstanceId(random);
+        self.set_identity(Identity { instance, node: None, cluster: None, rejoins: Some(cluster) })?;
+        Ok(aside)
+    }
+
+    fn move_aside(&self) -> io::Result<PathBuf> {
+        let mut numbered = (1_u32..).map(|number| self.path.join(format!("{DAMAGED}{number}")));
+        let aside = numbered.find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+        create_dir(&aside)?;
+        for name in [WAL, ENGINE] {
+            let from = self.path.join(name);
+            if from.exists() {
+                fs::rename(from, aside.join(name))?;
+            }
+        }
+        File::open(&aside)?.sync_all()?;
+        File::open(&self.path)?.sync_all()?;
+        for name in [WAL, ENGINE] {
+            create_dir(&self.path.join(name))?;
+        }
+        Ok(aside)
+    }
+
     /// Checks that the directory belongs to `cluster`, or to none yet.
     ///
     /// # Errors
@@ -134,7 +171,7 @@ fn create(path: &Path, mut random: impl FnMut() -> u64) -> Result<Identity, Data
     for name in [WAL, ENGINE] {
         create_dir(&path.join(name)).map_err(failed)?;
     }
-    let identity = Identity { instance: InstanceId(random()), node: None, cluster: None };
+    let identity = Identity { instance: InstanceId(random()), node: None, cluster: None, rejoins: None };
     identity.write(path)?;
     replace(path, VERSION, format!("{VERSION_PREFIX}{FORMAT}\n").as_bytes()).map_err(failed)?;
     Ok(identity)

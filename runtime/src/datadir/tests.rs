@@ -15,7 +15,7 @@ fn fresh() -> (tempfile::TempDir, PathBuf) {
 fn an_identity_is_there_after_a_restart() {
     let (_parent, path) = fresh();
     let mut dir = open(&path).expect("makes one");
-    let new = Identity { instance: InstanceId(0x1234), node: None, cluster: None };
+    let new = Identity { instance: InstanceId(0x1234), node: None, cluster: None, rejoins: None };
     assert_eq!(*dir.identity(), new);
     assert!(dir.wal_dir().is_dir() && dir.engine_dir().is_dir());
     assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, OWNER_ONLY);
@@ -132,4 +132,45 @@ fn what_cannot_be_written_says_so() {
     assert_eq!(open(&file).expect_err("a file").exit_code(), 74);
     let denied = DataDirError::io(&file, io::ErrorKind::PermissionDenied.into());
     assert_eq!(denied.exit_code(), 77);
+}
+
+#[test]
+fn what_is_put_aside_is_kept_and_the_directory_is_a_new_node_of_the_same_cluster() {
+    let (_parent, path) = fresh();
+    let mut dir = open(&path).expect("makes one");
+    let none = dir.put_aside(7).expect_err("it is of no cluster");
+    assert_eq!(none.exit_code(), 65);
+    let member = Identity { node: Some(NodeId(3)), cluster: Some(ClusterId(9)), ..*dir.identity() };
+    dir.set_identity(member).expect("remembers");
+    for (number, random) in [(1, 7), (2, 8)] {
+        fs::write(dir.wal_dir().join("1"), "log").expect("writes");
+        let aside = dir.put_aside(random).expect("is put aside");
+        assert_eq!(aside, path.join(format!("damaged-{number}")));
+        assert_eq!(fs::read(aside.join("wal/1")).expect("is kept"), b"log");
+        assert!(aside.join("engine").is_dir());
+        for empty in [dir.wal_dir(), dir.engine_dir()] {
+            assert_eq!(fs::read_dir(empty).expect("is there").count(), 0);
+        }
+        drop(dir);
+        dir = open(&path).expect("opens");
+        let instance = InstanceId(random);
+        let new = Identity { instance, node: None, cluster: None, rejoins: Some(ClusterId(9)) };
+        assert_eq!(*dir.identity(), new, "also the second time, before it was taken in");
+    }
+}
+
+#[test]
+fn putting_aside_goes_on_where_it_was_cut_off() {
+    let (_parent, path) = fresh();
+    let mut dir = open(&path).expect("makes one");
+    let member = Identity { node: Some(NodeId(3)), cluster: Some(ClusterId(9)), ..*dir.identity() };
+    dir.set_identity(member).expect("remembers");
+    fs::create_dir(path.join("damaged-1")).expect("is made");
+    fs::rename(dir.wal_dir(), path.join("damaged-1/wal")).expect("is moved");
+    drop(dir);
+    let mut dir = open(&path).expect("opens, and its log is refused later");
+    assert_eq!(*dir.identity(), member);
+    let aside = dir.put_aside(7).expect("is put aside");
+    assert!(aside.join("engine").is_dir() && !aside.join("wal").exists());
+    assert!(dir.wal_dir().is_dir() && dir.engine_dir().is_dir());
 }

@@ -39,6 +39,9 @@ pub enum Answer {
         node: Option<NodeId>,
         /// None until it knows of one.
         cluster: Option<ClusterId>,
+        /// The cluster that it waits to be taken in by again.
+        #[serde(default)]
+        rejoins: Option<ClusterId>,
         /// The seed list that it was started with.
         seeds: Vec<String>,
         /// The members that it knows, itself included once it is one.

@@ -139,6 +139,7 @@ fn discovered(hub_of: NodeId) -> AskHandler {
                     instance: InstanceId(hub_of.0),
                     node: Some(hub_of),
                     cluster: None,
+                    rejoins: None,
                     seeds: vec!["a:1".into()],
                     members: BTreeMap::new(),
                     system_leader: None,
