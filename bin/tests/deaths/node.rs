@@ -4,8 +4,12 @@ use crate::after;
 use crate::cast::{Cast, cast};
 use crate::harness::{Cluster, PATIENCE, request};
 use crate::{MEANWHILE, Who, hold, let_go};
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use trandb_client::{Client, TxnId, TxnOutcome};
+
+/// How often an oracle is asked for a timestamp until it ends.
+const ASK: Duration = Duration::from_millis(20);
 
 pub(crate) fn dies(cluster: &mut Cluster, runtime: &Runtime, case: usize, who: Who, step: &str) {
     let at = format!("{who:?} at {step}");
@@ -47,6 +51,12 @@ pub(crate) fn dies(cluster: &mut Cluster, runtime: &Runtime, case: usize, who: W
         std::thread::sleep(MEANWHILE);
         cluster.nodes[victim].kill9();
     } else {
+        // An oracle reserves when it is asked for timestamps and few are left, so it is asked, one way or the other.
+        let until = Instant::now() + PATIENCE;
+        while who == Who::Oracle && cluster.nodes[victim].is_running() && Instant::now() < until {
+            let _ = request(&cluster.nodes[living[0]].ports.http, "GET", "/keys?limit=1", &[], b"");
+            std::thread::sleep(ASK);
+        }
         cluster.nodes[victim].wait_exit();
     }
     let txn: TxnId = id.parse().expect("an id");

@@ -335,6 +335,10 @@ impl Node {
         self.status
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.exited().is_none()
+    }
+
     /// Waits for its end; the exit code, none if a signal ended it.
     pub(crate) fn wait_exit(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
