@@ -14,9 +14,9 @@ pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordin
 /// when it is decided, and when one of the others knows.
 pub const DEATHS: &[&str] = &["preparing", "prepared", "decided", "telling"];
 
-/// Steps of transactions that a whole node can end at: as a coordinator, as a partition's leader that takes a step up or
+/// Steps that a whole node can end at: as a coordinator, as a partition's leader that takes a step up or
 /// has applied it, and as the oracle's leader that is asked for timestamps, has given them out and not answered, and is
-/// about to reserve more or has done so.
+/// about to reserve more or has done so. At the last one it has sent a part of a snapshot and is about to send the next.
 pub const ENDS: &[&str] = &[
     "one-prepared",
     "prepared",
@@ -36,6 +36,7 @@ pub const ENDS: &[&str] = &[
     "granted",
     "reserving",
     "reserved",
+    "snapshot-going",
 ];
 
 /// The place in [`ENDS`], from one on, of the step that this process ends at.

@@ -207,6 +207,11 @@ impl Partition {
                     self.read(read);
                 }
                 if writers {
+                    // No later than right after its lease, when it can be given up.
+                    let now = self.context.clock.now_ms();
+                    let lease_ms = |held: Blocker| held.expires.millis().saturating_sub(now);
+                    let left = self.state.held_by(txn).map(lease_ms).filter(|&left| left > 0);
+                    let pause = left.map_or(pause, |left| pause.min(Duration::from_millis(left + 1)));
                     self.look_again(txn, pause);
                 } else {
                     self.forget_chase(txn);

@@ -2,16 +2,44 @@
 
 use super::group::Group;
 use crate::partition::SnapshotChunk;
+use std::time::Duration;
+use tokio::time::Instant;
 use trandb_cluster::partition::{PartitionRestore, PartitionState};
 use trandb_cluster::wire;
-use trandb_runtime::raft::{SnapshotData, SnapshotPart};
+use trandb_runtime::raft::{SNAPSHOT_RESUME_MAX, SnapshotData, SnapshotPart, Vote};
 use trandb_runtime::rpc::Reply;
+
+/// How long a snapshot that broke off is held on to: longer than its sender tries to go on with it.
+const IDLE_MAX: Duration = SNAPSHOT_RESUME_MAX.saturating_mul(2);
 
 /// A snapshot of which more is to come.
 pub(super) struct Receiving {
-    transfer: u64,
-    next: u64,
+    order: Order,
     restore: Restore,
+    touched: Instant,
+}
+
+/// Which part is due.
+#[derive(Debug, PartialEq, Eq)]
+struct Order {
+    /// Who sends, and which of its transfers.
+    transfer: (Vote, u64),
+    next: u64,
+}
+
+impl Order {
+    /// Whether this part is the next one, rather than one that was taken before: its sender had no answer to it.
+    fn take(&mut self, transfer: (Vote, u64), sequence: u64) -> Result<bool, String> {
+        if self.transfer != transfer {
+            return Err("another snapshot is under way".into());
+        }
+        if sequence > self.next {
+            return Err(format!("part {sequence} came where {} was due", self.next));
+        }
+        let is_next = sequence == self.next;
+        self.next += u64::from(is_next);
+        Ok(is_next)
+    }
 }
 
 enum Restore {
@@ -33,7 +61,6 @@ impl Group {
         let (vote, log_id, membership) = (part.vote, part.last_log_id, part.membership.clone());
         let received = match self.add_part(part) {
             Err(refusal) => {
-                self.receiving = None;
                 reply.send(Err(refusal));
                 return;
             }
@@ -74,15 +101,32 @@ impl Group {
         });
     }
 
+    /// Forgets a snapshot that nobody goes on with.
+    pub(super) fn forget_idle(&mut self) {
+        if self.receiving.as_ref().is_some_and(|receiving| receiving.touched.elapsed() > IDLE_MAX) {
+            tracing::info!(partition = %self.id, "a snapshot that broke off was not gone on with");
+            self.receiving = None;
+        }
+    }
+
     fn add_part(&mut self, part: SnapshotPart) -> Result<(), String> {
-        if part.sequence == 0 {
-            self.receiving = Some(Receiving { transfer: part.transfer, next: 0, restore: Restore::Nothing });
+        let transfer = (part.vote, part.transfer);
+        let is_new = match &self.receiving {
+            Some(receiving) if receiving.order.transfer.0 > part.vote => {
+                return Err("a later leader sends a snapshot".into());
+            }
+            Some(receiving) => receiving.order.transfer != transfer,
+            None => true,
+        };
+        if part.sequence == 0 && is_new {
+            let order = Order { transfer, next: 0 };
+            self.receiving = Some(Receiving { order, restore: Restore::Nothing, touched: Instant::now() });
         }
         let Some(receiving) = &mut self.receiving else { return Err("no snapshot is under way".into()) };
-        if (receiving.transfer, receiving.next) != (part.transfer, part.sequence) {
-            return Err(format!("part {} came where {} was due", part.sequence, receiving.next));
+        if !receiving.order.take(transfer, part.sequence)? {
+            return Ok(());
         }
-        receiving.next += 1;
+        receiving.touched = Instant::now();
         if self.id.is_system() {
             receiving.restore = Restore::System(part.data.to_vec());
             return Ok(());
@@ -98,5 +142,23 @@ impl Group {
             restore.add(version);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_comes_again_is_taken_once() {
+        let (one, other) = ((Vote::new(3, 1), 7), (Vote::new(4, 2), 7));
+        let mut order = Order { transfer: one, next: 0 };
+        assert_eq!(order.take(one, 0), Ok(true));
+        assert_eq!(order.take(one, 0), Ok(false));
+        assert_eq!(order.take(one, 1), Ok(true));
+        assert_eq!(order.take(one, 0), Ok(false), "later still");
+        assert_eq!(order.take(one, 3), Err("part 3 came where 2 was due".into()));
+        assert_eq!(order.take(other, 2), Err("another snapshot is under way".into()), "of another leader");
+        assert_eq!(order, Order { transfer: one, next: 2 });
     }
 }

@@ -15,5 +15,6 @@ mod limits;
 mod operations;
 mod past;
 mod repair;
+mod resuming;
 mod scans;
 mod transactions;

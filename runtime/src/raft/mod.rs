@@ -32,7 +32,7 @@ pub use codec::{decode_entry, encode_entry};
 pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
 pub use message::{AppendCall, LocalRaft, RaftMessage, SnapshotPart, TransferCall, VoteCall};
-pub use network::PeerNetwork;
+pub use network::{PeerNetwork, SNAPSHOT_RESUME_MAX};
 pub use types::{
     CommittedEntry, EntryBody, LogApplied, LogId, Membership, Proposal, Raft, RaftMetrics, StoredMembership,
     TypeConfig, Vote, lease_valid, raft_config, voters,

@@ -4,6 +4,7 @@ use super::beats::{Beat, Heartbeats};
 use super::machine::SnapshotData;
 use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 use super::types::{TypeConfig, Vote};
+use crate::pace::reach;
 use crate::peer::PeerHub;
 use crate::rpc::{Reply, RpcError};
 use openraft::OptionalSend;
@@ -16,10 +17,18 @@ use openraft::raft::{
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use std::future::Future;
 use std::time::Duration;
+use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
 
 /// How long one snapshot chunk may take: a few megabytes over a slow link.
 const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a snapshot whose stream broke is held on to, so that it can go on where it was. A receiver that was started
+/// anew refuses the next part, and a new stream begins at once.
+pub const SNAPSHOT_RESUME_MAX: Duration = Duration::from_secs(60);
+
+/// Between two attempts to go on.
+const SNAPSHOT_RESUME_PAUSE: Duration = Duration::from_millis(250);
 
 /// The least time that entries are given to arrive and become durable. A heartbeat's own limit is far
 /// shorter, but large entries on a slow link must not be sent again and again.
@@ -174,8 +183,10 @@ impl PeerClient {
             return Err(unreachable("only a received snapshot is at hand".into()));
         };
         for sequence in 0.. {
+            if sequence == 1 {
+                reach("snapshot-going");
+            }
             let (data, last) = source.next_chunk().await.map_err(|error| unreachable(error.to_string()))?;
-            let weight = data.len() + 256;
             let part = SnapshotPart {
                 transfer: self.transfers,
                 sequence,
@@ -185,15 +196,12 @@ impl PeerClient {
                 data,
                 last,
             };
-            let answer = self
-                .call(SNAPSHOT_CHUNK_DEADLINE, weight, |reply| RaftMessage::Snapshot(part, reply))
-                .await
-                .map_err(|error| match error {
-                    RPCError::Unreachable(error) => StreamingError::Unreachable(error),
-                    RPCError::Network(error) => StreamingError::Network(error),
-                    RPCError::Timeout(error) => StreamingError::Timeout(error),
-                    other => unreachable(other.to_string()),
-                })?;
+            let answer = self.send_part(part).await.map_err(|error| match error {
+                RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+                RPCError::Network(error) => StreamingError::Network(error),
+                RPCError::Timeout(error) => StreamingError::Timeout(error),
+                other => unreachable(other.to_string()),
+            })?;
             match (answer, last) {
                 (Some(response), _) => return Ok(response),
                 (None, true) => return Err(unreachable("the last chunk was not answered".into())),
@@ -201,5 +209,40 @@ impl PeerClient {
             }
         }
         unreachable!("the loop returns")
+    }
+
+    /// Sends a part until the receiver has it, or is gone for long. The last one is sent once: whether it was taken is seen
+    /// by what the follower answers next.
+    async fn send_part(
+        &self,
+        part: SnapshotPart,
+    ) -> Result<Option<SnapshotResponse<TypeConfig>>, RPCError<TypeConfig>> {
+        let PeerNetwork { hub, actor, group, .. } = &self.network;
+        let bytes = part.data.len();
+        let labels = [("partition", group.0.to_string())];
+        let mut broke: Option<Instant> = None;
+        loop {
+            let call = part.clone();
+            let called = hub
+                .call(self.target, actor, SNAPSHOT_CHUNK_DEADLINE, bytes + 256, |reply| {
+                    RaftMessage::Snapshot(call, reply)
+                })
+                .await;
+            if called.is_ok() {
+                metrics::counter!("trandb_raft_snapshot_sent_bytes_total", &labels).increment(bytes as u64);
+                if broke.is_some() {
+                    metrics::counter!("trandb_raft_snapshots_resumed_total", &labels).increment(1);
+                }
+            }
+            let passes = matches!(
+                called,
+                Err(RpcError::Unreachable | RpcError::Timeout | RpcError::Lost | RpcError::Overloaded)
+            );
+            let since = *broke.get_or_insert_with(Instant::now);
+            if part.last || !passes || since.elapsed() >= SNAPSHOT_RESUME_MAX {
+                return outcome(called);
+            }
+            tokio::time::sleep(SNAPSHOT_RESUME_PAUSE).await;
+        }
     }
 }

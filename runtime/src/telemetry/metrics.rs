@@ -114,6 +114,18 @@ pub const METRICS: &[Metric] = &[
         &["partition"],
         "Snapshots received and installed.",
     ),
+    row(
+        "trandb_raft_snapshot_sent_bytes_total",
+        Counter,
+        &["partition"],
+        "Bytes of snapshots that other replicas have taken.",
+    ),
+    row(
+        "trandb_raft_snapshots_resumed_total",
+        Counter,
+        &["partition"],
+        "Snapshots that this node sent on where the stream to the receiver had broken.",
+    ),
     row("trandb_read_index_rounds_total", Counter, &[], "Rounds that asked a majority before reads."),
     row(
         "trandb_follower_reads_total",
