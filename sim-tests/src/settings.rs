@@ -12,6 +12,7 @@ pub struct Settings {
     checkpoint_interval_ms: u64,
     checkpoint_log_bytes: u64,
     wal_segment_bytes: u64,
+    wal_lz4_bytes: u64,
     history_ms: u64,
     peer_heartbeat_ms: u64,
     calls_in_flight: u32,
@@ -30,6 +31,7 @@ impl Default for Settings {
             checkpoint_interval_ms: 2_000,
             checkpoint_log_bytes: config.storage.checkpoint_log_bytes,
             wal_segment_bytes: 1 << 20,
+            wal_lz4_bytes: 0,
             history_ms: config.storage.history_ms,
             peer_heartbeat_ms: config.peer.heartbeat_ms,
             calls_in_flight: config.peer.calls_in_flight,
@@ -57,6 +59,7 @@ impl Settings {
             in_flight_per_connection: pick(random, &[1, 4, default.in_flight_per_connection]),
             raft_ms: pick(random, &[(100, 300, 400), default.raft_ms]),
             kept_entries: pick(random, &[0, 0, 20, default.kept_entries]),
+            wal_lz4_bytes: pick(random, &[default.wal_lz4_bytes, 64, 4096]),
         }
     }
 
@@ -70,6 +73,7 @@ impl Settings {
         config.storage.checkpoint_interval_ms = self.checkpoint_interval_ms;
         config.storage.checkpoint_log_bytes = self.checkpoint_log_bytes;
         config.storage.wal_segment_bytes = self.wal_segment_bytes;
+        config.storage.wal_lz4_bytes = self.wal_lz4_bytes;
         config.storage.history_ms = self.history_ms;
         config.peer.heartbeat_ms = self.peer_heartbeat_ms;
         config.peer.calls_in_flight = self.calls_in_flight;
@@ -85,14 +89,14 @@ impl fmt::Display for Settings {
         let Self { checkpoint_interval_ms, checkpoint_log_bytes, wal_segment_bytes, history_ms, .. } = self;
         let Self { peer_heartbeat_ms, calls_in_flight, leader_wait_ms, in_flight_per_connection, .. } = self;
         let (heartbeat, election_min, election_max) = self.raft_ms;
-        let kept_entries = self.kept_entries;
+        let Self { kept_entries, wal_lz4_bytes, .. } = self;
         write!(
             f,
             "checkpoints every {checkpoint_interval_ms} ms or {checkpoint_log_bytes} bytes, segments of \
              {wal_segment_bytes} bytes, history of {history_ms} ms, links beat each {peer_heartbeat_ms} ms, \
              {calls_in_flight} calls to a peer, {in_flight_per_connection} requests of a client, leaders \
              waited for {leader_wait_ms} ms, raft {heartbeat}/{election_min}/{election_max} ms, \
-             {kept_entries} entries kept"
+             {kept_entries} entries kept, compressed from {wal_lz4_bytes} bytes"
         )
     }
 }

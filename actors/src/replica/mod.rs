@@ -212,7 +212,8 @@ impl Replicas {
             return Ok(log.clone());
         }
         let recovered = self.recovered.lock().expect("no holder of the lock panics").remove(&id);
-        let log = GroupLog::new(id, self.context.log.clone(), self.context.log_reader.clone(), recovered)?;
+        let log = GroupLog::new(id, self.context.log.clone(), self.context.log_reader.clone(), recovered)?
+            .with_lz4_from(self.context.config.storage.wal_lz4_bytes);
         self.logs.insert(id, log.clone());
         Ok(log)
     }

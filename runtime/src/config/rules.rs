@@ -1,6 +1,7 @@
 //! The rules that values must keep, each with its own error.
 
 use super::sections::{Config, LogFormat};
+use crate::wal::RECORD_BYTES_MAX;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use trandb_cluster::limits::{
@@ -218,6 +219,7 @@ impl Config {
             ("storage.checkpoint_interval_ms", storage.checkpoint_interval_ms, 100, TIME_MS_MAX),
             ("storage.checkpoint_log_bytes", storage.checkpoint_log_bytes, SEGMENT_BYTES_MIN, BYTES_MAX),
             ("storage.wal_segment_bytes", storage.wal_segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+            ("storage.wal_lz4_bytes", storage.wal_lz4_bytes, 0, RECORD_BYTES_MAX as u64),
             ("storage.history_ms", storage.history_ms, 1000, HISTORY_MS_MAX),
             ("limits.connections", limits.connections.into(), 1, COUNT_MAX),
             ("limits.in_flight_per_connection", limits.in_flight_per_connection.into(), 1, COUNT_MAX),

@@ -185,6 +185,8 @@ pub struct StorageConfig {
     pub checkpoint_log_bytes: u64,
     /// Size of a log segment, allocated ahead.
     pub wal_segment_bytes: u64,
+    /// Commands of so many bytes and more are compressed with LZ4 in the log, where that saves something; 0 compresses none.
+    pub wal_lz4_bytes: u64,
     /// How far back reads of the past go; older versions are dropped.
     pub history_ms: u64,
 }
@@ -196,6 +198,7 @@ impl Default for StorageConfig {
             checkpoint_interval_ms: 30_000,
             checkpoint_log_bytes: 256 << 20,
             wal_segment_bytes: 64 << 20,
+            wal_lz4_bytes: 0,
             history_ms: 3_600_000,
         }
     }

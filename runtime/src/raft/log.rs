@@ -48,6 +48,7 @@ pub struct GroupLog {
     group: PartitionId,
     sink: Arc<dyn LogSink>,
     reader: WalReader,
+    lz4_from: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -113,7 +114,15 @@ impl GroupLog {
             });
         }
         state.evicted = state.slots.len();
-        Ok(Self { group, sink, reader, state: Arc::new(Mutex::new(state)) })
+        Ok(Self { group, sink, reader, lz4_from: usize::MAX, state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Compresses commands of so many bytes and more from now on, and reads them however they were written; zero
+    /// compresses none.
+    #[must_use]
+    pub fn with_lz4_from(mut self, bytes: u64) -> Self {
+        self.lz4_from = if bytes == 0 { usize::MAX } else { usize::try_from(bytes).unwrap_or(usize::MAX) };
+        self
     }
 
     /// Whether nothing was ever written to it: no vote, no entry.
@@ -348,8 +357,12 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let mut state = self.state();
             for entry in entries {
                 let log_id = entry.log_id;
-                let record =
-                    self.record(RecordKind::Entry, log_id.leader_id.term, log_id.index, encode_entry(&entry));
+                let record = self.record(
+                    RecordKind::Entry,
+                    log_id.leader_id.term,
+                    log_id.index,
+                    encode_entry(&entry, self.lz4_from),
+                );
                 witness::appended(self.group, state.last_log_id(), log_id, &record.payload);
                 let bytes = record.payload.len() + 64;
                 if state.slots.is_empty() {
