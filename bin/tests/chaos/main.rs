@@ -10,6 +10,7 @@
 //! | `TRANDB_BIN_DIR` | directory of the programs to run | those that cargo built for the tests |
 //! | `TRANDB_CHAOS_SEED` | what random choices follow from | drawn, and printed |
 //! | `TRANDB_CHAOS_KILLS` | rounds of the kill loop | 20 |
+//! | `TRANDB_CHAOS_ROUNDS` | rounds with large values in the mix | 200 |
 //! | `TRANDB_CHAOS_CLIENTS` | clients that write at the same time | 64 |
 //! | `TRANDB_CHAOS_SECONDS` | how long measurements under steady load take | 20 |
 //! | `TRANDB_CHAOS_CONNECTIONS` | idle connections | 10000 |
@@ -31,6 +32,7 @@ mod cut;
 mod figures;
 mod idle;
 mod kill_loop;
+mod kill_rounds;
 mod large_values;
 mod load;
 mod network;
