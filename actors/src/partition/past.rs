@@ -62,6 +62,9 @@ impl Partition {
     }
 
     fn has(&self, at: Timestamp) -> bool {
+        if !self.is_sound() {
+            return false;
+        }
         self.state.gc_floor() <= at && at <= self.state.last_timestamp()
     }
 
