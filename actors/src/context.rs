@@ -1,6 +1,7 @@
 //! What every actor of a node may use. Nothing in here is global: several nodes live in one process in the
 //! simulation.
 
+use crate::alarms::Alarms;
 use crate::gauges::Gauges;
 use crate::large::LargeWrites;
 use crate::oracle::OracleMessage;
@@ -59,6 +60,8 @@ pub struct NodeContext {
     pub transactions: Transactions,
     /// Gauges and counters.
     pub gauges: Gauges,
+    /// What is wrong with replicas.
+    pub alarms: Alarms,
     pub(crate) stopping: AtomicBool,
     /// The system group's state as applied here.
     pub(crate) system: watch::Sender<Arc<SystemState>>,

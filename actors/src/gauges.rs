@@ -2,7 +2,7 @@
 
 use metrics::{counter, gauge, histogram};
 use std::time::Duration;
-use trandb_cluster::PartitionId;
+use trandb_cluster::{NodeId, PartitionId};
 
 /// Sets a node's gauges. Cheap to call: every use is once per tick or per rare event.
 #[derive(Debug, Default)]
@@ -64,6 +64,22 @@ impl Gauges {
     /// A snapshot was received and installed.
     pub fn snapshot_installed(&self, id: PartitionId) {
         counter!("trandb_raft_snapshots_installed_total", "partition" => id.0.to_string()).increment(1);
+    }
+
+    /// This node's replica is wrong, or is right again.
+    pub fn wrong(&self, id: PartitionId, wrong: bool) {
+        gauge!("trandb_replica_wrong", "partition" => id.0.to_string()).set(f64::from(u8::from(wrong)));
+    }
+
+    /// This node leads a partition and found that the replica on `node` is wrong.
+    pub fn divergence_found(&self, id: PartitionId, node: NodeId) {
+        let labels = [("partition", id.0.to_string()), ("node", node.0.to_string())];
+        counter!("trandb_replica_divergences_total", &labels).increment(1);
+    }
+
+    /// This node's replica was rebuilt from another one.
+    pub fn rebuilt(&self, id: PartitionId) {
+        counter!("trandb_replica_rebuilds_total", "partition" => id.0.to_string()).increment(1);
     }
 
     /// An actor died and is started again.

@@ -1,6 +1,7 @@
 //! Who does it: actors, as thin shells that feed the pure cores of `trandb-cluster` and carry out what they
 //! ask through the doors of `trandb-runtime`.
 
+pub mod alarms;
 pub mod context;
 pub mod control;
 pub mod controller;

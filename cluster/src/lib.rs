@@ -5,6 +5,7 @@
 //! cores and carry out what they ask; whatever cannot be tested without a network
 //! is in the wrong crate.
 
+pub mod audit;
 pub mod command;
 pub mod digest;
 pub mod error;

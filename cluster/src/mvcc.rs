@@ -75,6 +75,14 @@ impl Chain {
         }
     }
 
+    #[cfg(debug_assertions)]
+    pub(crate) fn newest_mut(&mut self) -> &mut Version {
+        match self {
+            Self::One(version) => version,
+            Self::Many(versions) => versions.back_mut().expect("a chain is never empty"),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,

@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+#[cfg(debug_assertions)]
+use trandb_cluster::EncodedKey;
 use trandb_cluster::wire::{KeyOp, KeyResult, TraceContext};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
 use trandb_runtime::planted::{Planted, is_planted};
@@ -66,6 +68,8 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
+    /// What is wrong with replicas; others serve in place of those.
+    pub details: Vec<String>,
 }
 
 /// The database. Clones share it.
@@ -125,6 +129,23 @@ impl Database {
         actor
             .and_then(|actor| actor.cast(PartitionMessage::Local(LocalPartition::Panic)).ok())
             .ok_or_else(|| Error::not_found(format!("no actor of {partition} runs here")))
+    }
+
+    /// Changes one byte of a key's value in the memory of this node's replica, and its digest or not. Debug builds only.
+    ///
+    /// # Errors
+    /// `not_found` when there is no replica here, or no value to change.
+    #[cfg(debug_assertions)]
+    pub async fn flip_byte(&self, key: EncodedKey, with_digest: bool) -> Result<(), Error> {
+        let partition = self.routes.borrow().table.partition_of(key.token());
+        let actor = partition.and_then(|partition| self.context.partition(partition));
+        let actor = actor.ok_or_else(|| Error::not_found("no replica of the key's partition runs here"))?;
+        let flip = |reply| PartitionMessage::Local(LocalPartition::Flip(key, with_digest, reply));
+        match actor.call(flip, Some(Duration::from_secs(5))).await {
+            Ok(CallResult::Success(true)) => Ok(()),
+            Ok(CallResult::Success(false)) => Err(Error::not_found("the key has no value with a byte in it")),
+            _ => Err(Error::unavailable("the partition's actor gave no answer")),
+        }
     }
 
     /// Does operations on keys; results come in the same order. They may be done in any order.

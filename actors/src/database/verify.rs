@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use ractor::rpc::CallResult;
 use std::time::Duration;
 use tokio::time::Instant;
+use trandb_cluster::audit::Report;
 use trandb_cluster::wire::{VerifiedPartition, VerifyReport};
 use trandb_cluster::{Error, NodeId, PartitionId};
 use trandb_runtime::rpc::Reply;
@@ -42,8 +43,16 @@ impl Database {
     ) -> VerifiedPartition {
         let first = join_all(replicas.iter().map(|&node| self.digest(node, id, None))).await;
         let applied = first.iter().flatten().map(|reply| reply.applied).max().unwrap_or(0);
-        let compared =
-            join_all(replicas.iter().map(|&node| self.digest_at(node, id, applied, deadline))).await;
+        let compared = join_all(replicas.iter().map(async |&node| {
+            let reply = self.digest_at(node, id, applied, deadline).await?;
+            // Its digest may be what was written, and say that all is well.
+            if reply.sound {
+                reply.digest.ok_or_else(String::new)
+            } else {
+                Err("it was found wrong: see its alarms".to_owned())
+            }
+        }))
+        .await;
         let keys = compared.iter().flatten().map(|(_, keys)| *keys).max().unwrap_or(0);
         let mut digests = compared.iter().map(|result| result.as_ref().ok().map(|(digest, _)| *digest));
         let identical = match digests.next() {
@@ -58,17 +67,33 @@ impl Database {
         VerifiedPartition { id, applied, replicas, keys, identical }
     }
 
+    /// What those replicas say of themselves at log index `at` that answer in time and still know it.
+    pub(crate) async fn reports(
+        &self,
+        id: PartitionId,
+        replicas: &[NodeId],
+        at: u64,
+        deadline: Instant,
+    ) -> Vec<Report> {
+        let report = async |&node: &NodeId| {
+            let DigestReply { digest, sound, .. } = self.digest_at(node, id, at, deadline).await.ok()?;
+            Some(Report { node, index: at, digest: digest?.0, sound })
+        };
+        join_all(replicas.iter().map(report)).await.into_iter().flatten().collect()
+    }
+
+    /// A reply with a digest at `at`; a replica that is behind is given time to get there.
     async fn digest_at(
         &self,
         node: NodeId,
         id: PartitionId,
         at: u64,
         deadline: Instant,
-    ) -> Result<(trandb_cluster::digest::Digest, u64), String> {
+    ) -> Result<DigestReply, String> {
         loop {
             let reply = self.digest(node, id, Some(at)).await;
             let why = match reply {
-                Ok(DigestReply { digest: Some(digest), .. }) => return Ok(digest),
+                Ok(reply @ DigestReply { digest: Some(_), .. }) => return Ok(reply),
                 Ok(DigestReply { applied, .. }) if applied > at => {
                     return Err(format!("has applied {applied} and does not remember {at}"));
                 }

@@ -102,6 +102,6 @@ impl Database {
         if !headless.is_empty() {
             reasons.push(format!("no leader can be reached of {}", headless.join(", ")));
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        Readiness { ready: reasons.is_empty(), reasons, details: self.context.alarms.texts() }
     }
 }

@@ -4,11 +4,11 @@
 
 use crate::database::{Database, OpReply, Readiness, RequestContext};
 use futures_util::future::BoxFuture;
-#[cfg(debug_assertions)]
-use trandb_cluster::PartitionId;
 use trandb_cluster::txn::{TxnRequest, TxnResponse};
 use trandb_cluster::wire::{CheckpointReport, ClusterView, KeyOp, Page, ScanRequest, Topology, VerifyReport};
 use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, TxnId};
+#[cfg(debug_assertions)]
+use trandb_cluster::{EncodedKey, PartitionId};
 
 /// See the methods of the same names of [`Database`].
 pub(crate) trait Backend: Send + Sync + 'static {
@@ -33,6 +33,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     #[cfg(debug_assertions)]
     fn panic_partition(&self, _partition: PartitionId) -> Result<(), Error> {
         Err(Error::not_found("there are no actors here"))
+    }
+    /// Debug builds only.
+    #[cfg(debug_assertions)]
+    fn flip_byte(&self, _key: EncodedKey, _with_digest: bool) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async { Err(Error::not_found("there is no memory here")) })
     }
 }
 
@@ -97,5 +102,11 @@ impl Backend for Database {
     #[cfg(debug_assertions)]
     fn panic_partition(&self, partition: PartitionId) -> Result<(), Error> {
         Database::panic_partition(self, partition)
+    }
+
+    #[cfg(debug_assertions)]
+    fn flip_byte(&self, key: EncodedKey, with_digest: bool) -> BoxFuture<'static, Result<(), Error>> {
+        let database = self.clone();
+        Box::pin(async move { Database::flip_byte(&database, key, with_digest).await })
     }
 }

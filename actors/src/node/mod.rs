@@ -26,6 +26,7 @@ use handover::hand_over;
 pub use error::{Fatal, StartError};
 pub use options::{Doors, NodeOptions, StorageDoor};
 
+use crate::alarms::Alarms;
 use crate::context::NodeContext;
 use crate::database::Database;
 use crate::gateway::{GatewayOptions, HttpOptions, serve_http, serve_native};
@@ -142,6 +143,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         checkpoint_turn: Semaphore::new(1),
         large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
         gauges: Gauges,
+        alarms: Alarms::default(),
         stopping: AtomicBool::new(false),
         system: watch::Sender::new(Arc::default()),
         routes: watch::Sender::new(Arc::new(Routes::default())),

@@ -48,6 +48,8 @@ pub struct ReplicaState {
     covered: Covered,
     /// The engine failed in a way that only a restart can judge; until then the log holds everything.
     stopped: AtomicBool,
+    /// The state was found wrong: nothing is served from it, and nobody is to be led by it.
+    suspect: AtomicBool,
 }
 
 impl ReplicaState {
@@ -62,6 +64,7 @@ impl ReplicaState {
             generation: AtomicU32::new(1),
             covered: Covered::default(),
             stopped: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
         }
     }
 
@@ -120,6 +123,16 @@ impl ReplicaState {
 
     pub(super) fn checkpoints_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Whether the state was found wrong and is not rebuilt yet.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Answers what it was.
+    pub(super) fn set_suspect(&self, suspect: bool) -> bool {
+        self.suspect.swap(suspect, Ordering::AcqRel)
     }
 
     /// A checkpoint was committed.

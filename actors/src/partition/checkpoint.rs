@@ -73,6 +73,10 @@ impl Partition {
         if self.checkpoint.running || !moved || !due || self.replica.checkpoints_stopped() {
             return;
         }
+        // What is wrong in memory is not made durable; the log keeps what is right until the replica is rebuilt.
+        if !self.is_sound() {
+            return;
+        }
         self.checkpoint.running = true;
         self.checkpoint.forced = false;
         tokio::spawn(run(self.context.clone(), self.id, self.me.clone(), self.replica.clone()));
@@ -118,12 +122,26 @@ impl Partition {
         self.state = *state;
         self.applied = last;
         self.membership = membership;
+        self.forget_loans();
+        self.audit.rebuild.overtaken();
+        self.is_right_again();
+        self.end_own_alarm();
+        self.write_replacing(move |_, written| {
+            let _ = reply.send(written);
+        });
+    }
+
+    /// Writes the state as it is beside what the engine holds and makes it the valid one; `told` when that is durable,
+    /// or failed.
+    pub(super) fn write_replacing(
+        &mut self,
+        told: impl FnOnce(&ActorRef<PartitionMessage>, io::Result<()>) + Send + 'static,
+    ) {
         let run = self.checkpoint.run + 1;
         self.checkpoint = Schedule { run, running: true, ..Schedule::new(Instant::now()) };
-        let run = run_replacing(self.context.clone(), self.id, self.me.clone(), self.replica.clone());
-        tokio::spawn(async move {
-            let _ = reply.send(run.await);
-        });
+        let me = self.me.clone();
+        let run = run_replacing(self.context.clone(), self.id, me.clone(), self.replica.clone());
+        tokio::spawn(async move { told(&me, run.await) });
     }
 }
 
@@ -148,6 +166,9 @@ pub(crate) async fn checkpoint_now(
         }
         if replica.checkpoints_stopped() {
             return Err(format!("{id} writes no checkpoints until its node is started anew"));
+        }
+        if replica.is_suspect() {
+            return Err(format!("the replica of {id} is wrong and is being rebuilt"));
         }
         if Instant::now() >= until {
             return Err(format!("the checkpoint of {id} was not written within {within:?}"));

@@ -1,8 +1,10 @@
 //! The mailbox of a partition's actor.
 
+use super::lend::{LendAnswer, LendCall};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::sync::Arc;
+use trandb_cluster::audit::{Fault, Report};
 use trandb_cluster::digest::Digest;
 use trandb_cluster::mvcc::StoredVersion;
 use trandb_cluster::partition::{PartitionHeader, SnapshotCursor};
@@ -25,6 +27,12 @@ pub enum PartitionMessage {
     Lock(LockCall, Reply<Answer<LockAnswer>>),
     /// The state's digest, at any replica.
     Digest(DigestCall, Reply<DigestReply>),
+    /// The replica on that node says to its leader that it is wrong.
+    Doubt(NodeId, Reply<()>),
+    /// The leader has found this replica wrong.
+    Suspect(SuspectCall, Reply<()>),
+    /// Another replica, which is wrong, borrows the state of this one.
+    Lend(LendCall, Reply<Result<LendAnswer, String>>),
     /// From this node only.
     Local(LocalPartition),
 }
@@ -36,6 +44,9 @@ trandb_runtime::wire_message! {
         call Txn(TxnCall);
         call Lock(LockCall);
         call Digest(DigestCall);
+        call Doubt(NodeId);
+        call Suspect(SuspectCall);
+        call Lend(LendCall);
     }
 }
 
@@ -144,6 +155,19 @@ pub struct DigestReply {
     pub applied: u64,
     /// Digest and live keys at the index asked for; none when it is ahead of this replica or forgotten.
     pub digest: Option<(Digest, u64)>,
+    /// Its memory is what was written, as far as it has been walked, and it was not found wrong otherwise.
+    pub sound: bool,
+}
+
+/// Tells a replica that it is wrong.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SuspectCall {
+    /// The log index at which it was found so.
+    pub index: u64,
+    /// How.
+    pub fault: Fault,
+    /// Nodes whose replicas are right.
+    pub lenders: Vec<NodeId>,
 }
 
 /// What a node asks of its own partition actor.
@@ -215,6 +239,21 @@ pub enum LocalPartition {
         /// Durable, or why not.
         reply: ractor::RpcReplyPort<std::io::Result<()>>,
     },
+    /// Go on with the walk over the memory.
+    Walk,
+    /// What replicas say of themselves at a log index.
+    Reported {
+        /// The index.
+        index: u64,
+        /// The voters that were asked.
+        voters: Vec<NodeId>,
+        /// What those said that answered.
+        reports: Vec<Report>,
+    },
+    /// An attempt to borrow another replica's state has ended.
+    Borrowed(u64, Result<Box<super::rebuild::Borrowed>, String>),
+    /// The state of an attempt that succeeded is durable, or cannot be made so.
+    Rebuilt(u64, std::io::Result<()>),
     /// Time has passed: checkpoints, garbage collection, gauges.
     Tick,
     /// Write a checkpoint now, if there is anything to write.
@@ -228,4 +267,8 @@ pub enum LocalPartition {
     /// Die, to see the supervisor rebuild it. Exists in debug builds only.
     #[cfg(debug_assertions)]
     Panic,
+    /// Change a byte of a key's value in memory, the digest along with it or not, and say whether there was one. Exists in
+    /// debug builds only.
+    #[cfg(debug_assertions)]
+    Flip(EncodedKey, bool, ractor::RpcReplyPort<bool>),
 }

@@ -11,28 +11,35 @@
 //! has seen applied. Proposals in flight are answered by their own tasks.
 
 mod applier;
+mod audit;
 mod checkpoint;
 mod deferred;
 mod ends;
+mod lend;
+#[cfg(test)]
+mod lend_tests;
 mod locks;
 mod message;
 mod past;
 mod reads;
+mod rebuild;
 mod slot;
 mod trace;
 mod txns;
 mod writes;
 
 pub(crate) use applier::SnapshotChunk;
+pub(crate) use audit::is_wrong;
 pub(crate) use checkpoint::checkpoint_now;
 pub(crate) use slot::{checkpoint_index, forget};
 #[cfg(test)]
 pub(crate) use slot::{checkpoint_meta, make_valid};
 
 pub use applier::{DataApplier, ReplicaState};
+pub use lend::{LendAnswer, LendCall, Opened};
 pub use message::{
     Answer, DigestCall, DigestReply, Execute, LocalPartition, LockAnswer, LockAsk, LockCall,
-    PartitionMessage, ScanCall, TxnCall,
+    PartitionMessage, ScanCall, SuspectCall, TxnCall,
 };
 
 use crate::context::NodeContext;
@@ -99,6 +106,8 @@ pub struct Partition {
     locks: locks::KeyLocks,
     pausing: Vec<ractor::RpcReplyPort<()>>,
     checkpoint: checkpoint::Schedule,
+    audit: audit::Audit,
+    loans: lend::Loans,
     lease: Duration,
 }
 
@@ -131,9 +140,12 @@ impl Actor for PartitionActor {
             chases: txns::Chases::default(),
             locks: locks::KeyLocks::default(),
             pausing: Vec::new(),
+            audit: audit::Audit::default(),
+            loans: lend::Loans::default(),
             lease,
         };
-        partition.replay()?;
+        partition.replay(partition.replica.acknowledged())?;
+        audit::loaded(&partition.context, id, &partition.replica);
         partition.replica.covered().set(partition.state.last_timestamp());
         tracing::debug!(partition = %id, keys = partition.state.live_keys(), applied = partition.state.applied(),
             elapsed_ms = started.elapsed().as_millis() as u64, "partition loaded");
@@ -170,8 +182,18 @@ impl Actor for PartitionActor {
             PartitionMessage::Digest(call, reply) => {
                 let at = call.at.unwrap_or_else(|| partition.state.applied());
                 let digest = partition.state.digest_at(at);
-                reply.send(DigestReply { applied: partition.state.applied(), digest });
+                let sound = partition.is_sound();
+                reply.send(DigestReply { applied: partition.state.applied(), digest, sound });
             }
+            PartitionMessage::Doubt(by, reply) => {
+                partition.doubted(by);
+                reply.send(());
+            }
+            PartitionMessage::Suspect(call, reply) => {
+                partition.suspect(call);
+                reply.send(());
+            }
+            PartitionMessage::Lend(call, reply) => reply.send(partition.lend(call)),
             PartitionMessage::Local(local) => partition.local(local)?,
         }
         Ok(())
@@ -179,9 +201,9 @@ impl Actor for PartitionActor {
 }
 
 impl Partition {
-    /// Applies again what Raft has seen applied since the checkpoint.
-    fn replay(&mut self) -> Result<(), ActorProcessingErr> {
-        let end = self.replica.acknowledged();
+    /// Applies again, from the log, what comes after the state and before `end`: what Raft has seen applied since the
+    /// checkpoint, or since what another replica lent.
+    fn replay(&mut self, end: u64) -> Result<(), ActorProcessingErr> {
         loop {
             let next = self.applied.map_or(0, |log_id| log_id.index + 1);
             if next >= end {
@@ -251,6 +273,10 @@ impl Partition {
             LocalPartition::Install { last, membership, state, reply } => {
                 self.install(last, membership, state, reply);
             }
+            LocalPartition::Walk => self.walk(),
+            LocalPartition::Reported { index, voters, reports } => self.reported(index, &voters, &reports),
+            LocalPartition::Borrowed(run, borrowed) => self.borrowed(run, borrowed)?,
+            LocalPartition::Rebuilt(run, written) => self.rebuilt(run, written)?,
             LocalPartition::Tick => self.tick(),
             LocalPartition::Checkpoint => self.force_checkpoint(),
             LocalPartition::BeginCheckpoint(reply) => {
@@ -269,6 +295,10 @@ impl Partition {
             }
             #[cfg(debug_assertions)]
             LocalPartition::Panic => panic!("asked to, by the debug hook"),
+            #[cfg(debug_assertions)]
+            LocalPartition::Flip(key, with_digest, reply) => {
+                let _ = reply.send(self.state.flip_byte(&key, with_digest));
+            }
         }
         Ok(())
     }
@@ -321,7 +351,7 @@ impl Partition {
         self.context.no_room().map_or(Ok(()), |why| Err(Refusal::CutOff(why)))
     }
 
-    /// Whether this replica leads and has applied an entry of its own term; else who leads.
+    /// Whether this replica leads, has applied an entry of its own term and was not found wrong; else who leads.
     fn leads(&self) -> Result<(), Option<NodeId>> {
         let Some(raft) = &self.raft else { return Err(None) };
         let metrics = raft.metrics();
@@ -333,7 +363,8 @@ impl Partition {
         if self.applied.is_none_or(|applied| applied.leader_id.term != metrics.current_term) {
             return Err(None);
         }
-        Ok(())
+        // About to hand over to one that is right.
+        if self.replica.is_suspect() { Err(None) } else { Ok(()) }
     }
 
     fn lease_valid(&self) -> bool {
@@ -440,7 +471,7 @@ impl Partition {
         self.replica.covered().set(self.state.last_timestamp());
         let _ = reply.send(results);
         self.wake_released();
-        Ok(())
+        self.take_borrowed()
     }
 
     fn apply_entry(&mut self, entry: CommittedEntry) -> Result<LogApplied, ActorProcessingErr> {
@@ -492,6 +523,8 @@ impl Partition {
         self.forget_decided();
         self.send_deferred();
         self.locks_due();
+        self.end_idle_loans();
+        self.audit();
         self.start_checkpoint_if_due();
     }
 }

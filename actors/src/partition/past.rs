@@ -64,7 +64,7 @@ impl Partition {
 
     fn has(&self, at: Timestamp) -> bool {
         let covered = at <= self.state.last_timestamp() || is_planted(Planted::ReadAheadOfLog);
-        covered && self.state.gc_floor() <= at
+        covered && self.state.gc_floor() <= at && self.is_sound()
     }
 
     fn has_all(&self, ops: &[KeyOp]) -> bool {

@@ -228,7 +228,7 @@ impl Partition {
     pub(super) fn confirmed(&mut self, leads: bool) {
         self.reads.running = false;
         for read in std::mem::take(&mut self.reads.confirming) {
-            if leads && !self.writes.paused {
+            if leads && !self.writes.paused && !self.replica.is_suspect() {
                 self.answer(read);
             } else {
                 let leader = self.leads().err().flatten();

@@ -229,6 +229,9 @@ impl Actor for GroupActor {
                 });
             }
             RaftMessage::Vote(call, reply) => group.vote(call, reply),
+            RaftMessage::Transfer(_, reply) if group.is_suspect() => {
+                reply.send(Err("this replica is wrong and is being rebuilt".into()));
+            }
             RaftMessage::Transfer(call, reply) => {
                 let raft = group.raft.clone();
                 let request =
@@ -248,6 +251,11 @@ impl Actor for GroupActor {
 impl Group {
     fn may_elect(&self) -> bool {
         Instant::now() >= self.votes_from || self.is_alone() || is_planted(Planted::VoteAfterRestart)
+    }
+
+    /// Whether its state was found wrong: it votes and follows, but is not to lead.
+    fn is_suspect(&self) -> bool {
+        matches!(&self.machine, Machine::Data(replica) if replica.is_suspect())
     }
 
     fn tick_after(&self, wait: Duration) {
@@ -357,9 +365,9 @@ impl Group {
             let leads = state == ServerState::Leader;
             self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);
         }
-        let may_elect = self.may_elect();
-        self.raft.runtime_config().elect(may_elect);
-        if !may_elect {
+        let may_stand = self.may_elect() && !self.is_suspect();
+        self.raft.runtime_config().elect(may_stand);
+        if !may_stand {
             return Ok(());
         }
         if voters == [self.context.node] && state != ServerState::Leader {

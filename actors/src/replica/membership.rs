@@ -7,7 +7,7 @@ use ractor::RpcReplyPort;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::NodeId;
+use trandb_cluster::{NodeId, PartitionId};
 use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver};
 
 /// How long a new member may take to catch up before a membership change is given up (and tried again).
@@ -49,8 +49,9 @@ impl Group {
         let raft = self.raft.clone();
         let context = self.context.clone();
         let machine = self.machine.clone();
+        let id = self.id;
         tokio::spawn(async move {
-            let result = transfer(&raft, &context, &machine, to).await;
+            let result = transfer(&raft, &context, id, &machine, to).await;
             let _ = reply.send(result);
         });
     }
@@ -101,10 +102,21 @@ async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Res
 }
 
 /// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
-async fn transfer(raft: &Raft, context: &NodeContext, machine: &Machine, to: NodeId) -> Result<(), String> {
+async fn transfer(
+    raft: &Raft,
+    context: &NodeContext,
+    id: PartitionId,
+    machine: &Machine,
+    to: NodeId,
+) -> Result<(), String> {
     let me = context.node.0;
     if !raft.is_leader() {
         return Err("not the leader".into());
+    }
+    if let Machine::Data(_) = machine
+        && crate::partition::is_wrong(context, id, to, TRANSFER_MAX).await
+    {
+        return Err(format!("the replica on {to} is wrong and is being rebuilt"));
     }
     pause(context, machine).await?;
     let result = async {

@@ -316,6 +316,7 @@ impl Replicas {
             log.drop_group().await?;
         }
         self.context.engine.run(move |engine| crate::partition::forget(engine, id)).await?;
+        self.context.alarms.end_all(id, |_| true);
         tracing::info!(partition = %id, "the replica has left this node");
         Ok(())
     }

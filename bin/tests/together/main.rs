@@ -1,4 +1,5 @@
-//! Three nodes: operations through any of them, failures of one of them, nodes that join.
+//! Three nodes: operations through any of them, failures of one of them, memory that changes by itself,
+//! nodes that join.
 
 // Whole processes on a real machine: the doors of the simulation are not theirs.
 #![allow(clippy::disallowed_methods)]
@@ -8,6 +9,7 @@ mod harness;
 
 use harness::PATIENT as TIMING;
 
+mod divergence;
 mod failures;
 mod idle;
 mod joining;

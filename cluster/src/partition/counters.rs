@@ -1,5 +1,6 @@
 //! Sums over all keys that are kept up to date with each change, so that asking costs nothing.
 
+use super::check::Walk;
 use crate::digest::Digest;
 use crate::key::EncodedKey;
 use crate::mvcc::{KEY_OVERHEAD_BYTES, Version};
@@ -10,6 +11,8 @@ pub(super) struct Counters {
     pub(super) live_keys: u64,
     pub(super) versions: u64,
     pub(super) bytes: u64,
+    /// The walk over the memory that is under way.
+    pub(super) walk: Option<Walk>,
 }
 
 impl Counters {
@@ -37,13 +40,19 @@ impl Counters {
 
     /// A key's newest version changed, which is what live data is about.
     pub(super) fn newest_changed(&mut self, key: &EncodedKey, old: Option<&Version>, new: &Version) {
-        if let Some(Version { timestamp, value: Some(value), .. }) = old {
-            self.digest.remove(Digest::of(key, *timestamp, value));
+        let digest =
+            |version: &Version| version.value.as_ref().map(|value| Digest::of(key, version.timestamp, value));
+        let (old, new) = (old.and_then(digest), digest(new));
+        if let Some(old) = old {
+            self.digest.remove(old);
             self.live_keys -= u64::from(!key.is_internal());
         }
-        if let Some(value) = &new.value {
-            self.digest.add(Digest::of(key, new.timestamp, value));
+        if let Some(new) = new {
+            self.digest.add(new);
             self.live_keys += u64::from(!key.is_internal());
+        }
+        if let Some(walk) = &mut self.walk {
+            walk.changed(key, old, new);
         }
     }
 }

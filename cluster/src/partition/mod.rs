@@ -38,6 +38,7 @@
 //!   cost some 40 bytes per version.
 
 mod apply;
+mod check;
 mod checkpoint;
 mod counters;
 mod gc;
@@ -47,6 +48,7 @@ mod restore;
 mod snapshot;
 mod txn;
 
+pub use check::Checked;
 pub use history::DIGEST_HISTORY_MAX;
 pub use restore::PartitionRestore;
 pub use snapshot::SnapshotCursor;

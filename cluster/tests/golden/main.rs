@@ -2,6 +2,7 @@
 //! the answers anew; read the difference before committing it.
 
 mod args;
+mod audit;
 mod oracle;
 mod partition;
 mod placement;

@@ -1,5 +1,7 @@
 //! The clever parts against dumb twins, on random inputs.
 
+mod audit;
+mod check;
 mod decided;
 mod engine;
 mod oracle;

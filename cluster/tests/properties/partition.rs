@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use trandb_cluster::command::{Command, Condition, Write, WriteBatch};
 use trandb_cluster::mvcc::{KEY_OVERHEAD_BYTES, StoredVersion};
-use trandb_cluster::partition::{PartitionHeader, PartitionRestore, PartitionState, SnapshotCursor};
+use trandb_cluster::partition::{Checked, PartitionHeader, PartitionRestore, PartitionState, SnapshotCursor};
 use trandb_cluster::wire::RangeScan;
 use trandb_cluster::{EncodedKey, KeyspaceId, Timestamp};
 
@@ -21,6 +21,7 @@ enum Op {
     },
     Skip,
     Gc(usize),
+    Check(usize),
     Begin,
     Puts(usize),
     End {
@@ -46,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(ahead, floor_behind, writes)| Op::Write { ahead, floor_behind, writes }),
         1 => Just(Op::Skip),
         3 => prop_oneof![0..12_usize, Just(100)].prop_map(Op::Gc),
+        2 => (0..4_usize).prop_map(Op::Check),
         1 => Just(Op::Begin),
         4 => (0..400_usize).prop_map(Op::Puts),
         3 => (prop::bool::weighted(0.8), any::<bool>(), prop::bool::weighted(0.8))
@@ -92,6 +94,10 @@ impl Bench {
                 self.state.skip(self.twin.index());
             }
             Op::Gc(keys) => drop(self.state.gc_step(keys)),
+            Op::Check(keys) => {
+                let checked = self.state.check_step(keys, usize::MAX);
+                assert!(checked.is_none_or(|checked| checked == Checked::Sound), "{checked:?}");
+            }
             Op::Begin => {
                 self.again |= self.running.is_some();
                 self.running = Some((self.state.begin_checkpoint(), false));

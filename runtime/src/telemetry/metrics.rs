@@ -223,6 +223,24 @@ pub const METRICS: &[Metric] = &[
     row("trandb_partition_keys", Gauge, &["partition"], "Live keys."),
     row("trandb_partition_versions", Gauge, &["partition"], "Versions held, live and past."),
     row("trandb_partition_bytes", Gauge, &["partition"], "Bytes of keys and values held."),
+    row(
+        "trandb_replica_wrong",
+        Gauge,
+        &["partition"],
+        "1 from when this node's replica is found wrong until it is rebuilt and durable.",
+    ),
+    row(
+        "trandb_replica_divergences_total",
+        Counter,
+        &["partition", "node"],
+        "Replicas that this node, as their leader, found wrong, by the node that they are on.",
+    ),
+    row(
+        "trandb_replica_rebuilds_total",
+        Counter,
+        &["partition"],
+        "Times that this node's replica was rebuilt from another one.",
+    ),
     row("trandb_actor_restarts_total", Counter, &["actor"], "Actors restarted by their supervisor."),
     // Process.
     row("trandb_process_resident_bytes", Gauge, &[], "Resident memory."),

@@ -1,6 +1,7 @@
 //! What must hold of a run whatever its workloads were, one file each: of the inside of nodes, and of all writes
 //! together. That replicas agree is seen while the cluster is asked to be whole (see [`crate::liveness`]).
 
+mod alarms;
 mod bounds;
 mod entries;
 mod leaders;
@@ -37,6 +38,7 @@ const INVARIANTS: &[Invariant] = &[
     timestamps::violations,
     bounds::violations,
     memory::violations,
+    alarms::violations,
 ];
 
 /// What must not be; empty when all is well.

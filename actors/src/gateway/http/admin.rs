@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use trandb_cluster::wire::{VerifiedPartition, VerifyReport};
+#[cfg(debug_assertions)]
+use trandb_cluster::{EncodedKey, KeyspaceId};
 
 /// The document at `/openapi.json`.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -26,7 +28,12 @@ pub(super) async fn readyz(State(http): State<Arc<Http>>, request: Request) -> R
     no_parameters(&request)?;
     let readiness = http.backend.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json(status, &json!({ "ready": readiness.ready, "reasons": readiness.reasons }));
+    let body = json!({
+        "ready": readiness.ready,
+        "reasons": readiness.reasons,
+        "details": readiness.details,
+    });
+    let mut response = json(status, &body);
     if !readiness.ready {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -86,6 +93,21 @@ pub(super) async fn panic(State(http): State<Arc<Http>>, request: Request) -> Re
             || trandb_cluster::Error::invalid(format!("query parameter \"partition\" is missing: {wanted}")),
         )?;
     http.backend.panic_partition(trandb_cluster::PartitionId(partition))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `POST /admin/debug/flip?key=KEY&digest=BOOL`: a byte of the key's value changes in the memory of this node's replica, and
+/// nowhere else; its digest changes along, or not (the default). In debug builds only, for tests of how that is found; not
+/// part of the documented interface.
+#[cfg(debug_assertions)]
+pub(super) async fn flip(State(http): State<Arc<Http>>, request: Request) -> Result<Response, Failure> {
+    let wanted = "a key of the default keyspace";
+    let query = Query::parse(request.uri().query(), &["key", "digest"])?;
+    let key: Option<String> = query.parsed("key", wanted)?;
+    let with_digest = query.parsed("digest", "true or false")?.unwrap_or(false);
+    let missing = || trandb_cluster::Error::invalid(format!("query parameter \"key\" is missing: {wanted}"));
+    let key = EncodedKey::from_parts(KeyspaceId::DEFAULT, key.ok_or_else(missing)?.as_bytes());
+    http.backend.flip_byte(key, with_digest).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

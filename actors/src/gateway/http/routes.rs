@@ -78,6 +78,7 @@ pub(super) fn router(http: Arc<Http>) -> Router {
     #[cfg(debug_assertions)]
     let router = router
         .route("/admin/debug/panic", post(admin::panic))
+        .route("/admin/debug/flip", post(admin::flip))
         .route("/admin/debug/end", post(admin::end))
         .route("/admin/debug/hold", post(admin::hold));
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(http)

@@ -1,0 +1,16 @@
+//! No replica is found wrong: nothing here damages memory, so replicas that differ are a fault of ours. They are rebuilt
+//! while nobody looks, and would be identical in the end.
+
+use super::Evidence;
+
+/// What nodes log when they find a replica wrong.
+const ALARMS: [&str; 3] = [
+    "a replica is wrong",
+    "a replica's memory is not what was written",
+    "replicas are wrong, and none is known to be right",
+];
+
+pub(super) fn violations(evidence: &Evidence<'_>) -> Vec<String> {
+    let logged = ALARMS.iter().map(|&alarm| (alarm, evidence.observer.count(alarm)));
+    logged.filter(|&(_, times)| times > 0).map(|(alarm, times)| format!("{alarm:?}, {times} times")).collect()
+}
