@@ -8,6 +8,7 @@ mod harness;
 
 use harness::PATIENT as TIMING;
 
+mod engines;
 mod hostile;
 mod panics;
 mod refusals;

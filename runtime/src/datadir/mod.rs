@@ -5,7 +5,7 @@
 //! VERSION     the format of all that lies here; written last, so it says that the rest is complete
 //! IDENTITY    who the node is: replaced whole, never changed in place
 //! wal/        the log
-//! engine/     the checkpoints
+//! engine…     the checkpoints, as `CHECKPOINTS` beside them says ([`crate::engine`])
 //! ```
 //!
 //! The directory is the owner's alone (0700). A directory with other things in it is refused rather than
@@ -121,11 +121,6 @@ impl DataDir {
     pub fn wal_dir(&self) -> PathBuf {
         self.path.join(WAL)
     }
-
-    /// Where the checkpoints lie.
-    pub fn engine_dir(&self) -> PathBuf {
-        self.path.join(ENGINE)
-    }
 }
 
 /// Makes what belongs into a new directory, the version last.
@@ -233,7 +228,7 @@ fn restrict(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a small text file; none if it is not there.
-fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
+pub(crate) fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
     let file = match File::open(path.join(name)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -250,7 +245,7 @@ fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirE
 }
 
 /// Writes a small file so that a crash leaves the old one or the new one, and a power cut after it the new.
-fn replace(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = path.join(temporary_name(name));
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;

@@ -17,7 +17,7 @@ fn an_identity_is_there_after_a_restart() {
     let mut dir = open(&path).expect("makes one");
     let new = Identity { instance: InstanceId(0x1234), node: None, cluster: None };
     assert_eq!(*dir.identity(), new);
-    assert!(dir.wal_dir().is_dir() && dir.engine_dir().is_dir());
+    assert!(dir.wal_dir().is_dir() && dir.path().join(ENGINE).is_dir());
     assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, OWNER_ONLY);
     let joined = Identity { node: Some(NodeId(3)), cluster: Some(ClusterId(u128::MAX - 1)), ..new };
     dir.set_identity(joined).expect("remembers");
