@@ -43,7 +43,7 @@ pub enum Planted {
     ReadAheadOfLog,
     /// A new segment of the log is used before its name is durable.
     SegmentWithoutName,
-    /// sled's file is not synced after its flush.
+    /// The storage engine's files are not synced when it commits.
     EngineWithoutSync,
 }
 

@@ -159,6 +159,7 @@ impl Host {
                 identity: self.identity.clone(),
                 inline: true,
             },
+            conversion: Arc::new(|_| ()),
             park_port: self.park_port,
             doors: Doors {
                 metrics: Arc::new(String::new),

@@ -3,6 +3,7 @@
 use std::io;
 use trandb_cluster::{ClusterId, PartitionId};
 use trandb_runtime::datadir::DataDirError;
+use trandb_runtime::engine::HomeError;
 use trandb_runtime::peer::PeerError;
 use trandb_runtime::wal::WalError;
 
@@ -26,6 +27,9 @@ pub enum StartError {
     /// The system gives no more threads.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// The storage engine cannot be opened, or is not the one that is set.
+    #[error("storage engine: {0}")]
+    Engine(#[from] HomeError),
     /// The storage engine fails.
     #[error("storage engine: {0}")]
     Storage(String),
@@ -100,6 +104,7 @@ impl StartError {
             Self::Log(error) => error.exit_code(),
             Self::CheckpointLost { .. } => 65,
             Self::Checkpoint(error) if error.kind() == io::ErrorKind::InvalidData => 65,
+            Self::Engine(error) => error.exit_code(),
             Self::Storage(_) | Self::Checkpoint(_) | Self::Thread(_) => 74,
             Self::Bind { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => 77,

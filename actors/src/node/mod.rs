@@ -86,7 +86,7 @@ pub struct RunningNode {
 pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let started = Instant::now();
     let config = Arc::new(options.config);
-    let mut storage = Storage::open(&config, options.storage, &options.random).await?;
+    let mut storage = Storage::open(&config, options.storage, options.conversion, &options.random).await?;
     let native = bind(&*options.net, "native", &config.native.addr).await?;
     let peer = bind(&*options.net, "peer", &config.peer.addr).await?;
     let http = bind(&*options.net, "http", &config.http.addr).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use trandb_runtime::clock::{Clock, SystemClock};
 use trandb_runtime::config::Config;
 use trandb_runtime::disk::Disk;
-use trandb_runtime::engine::Engine;
+use trandb_runtime::engine::{Engine, Told};
 use trandb_runtime::net::{Net, RealNet};
 use trandb_runtime::random::Random;
 
@@ -20,6 +20,8 @@ pub struct NodeOptions {
     pub random: Random,
     /// Where data lies.
     pub storage: StorageDoor,
+    /// Hears how far checkpoints are copied to another storage engine, if that is needed.
+    pub conversion: Told,
     /// Port on 127.0.0.1 where ractor_cluster parks a listener that nothing connects to; 0 takes any.
     pub park_port: u16,
     /// What the doors show of the process.
@@ -63,6 +65,7 @@ impl NodeOptions {
             clock: Arc::new(SystemClock),
             random: Random::from_entropy(),
             storage: StorageDoor::Configured,
+            conversion: Arc::new(|_| ()),
             park_port: 0,
             doors,
         }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use trandb_cluster::{ClusterId, NodeId, PartitionId};
-use trandb_runtime::config::{Config, EngineKind};
+use trandb_runtime::config::Config;
 use trandb_runtime::datadir::{DataDir, Identity};
 use trandb_runtime::disk::{Disk, RealDisk, SimDisk};
-use trandb_runtime::engine::{Engine, MemoryEngine, SledEngine, SledOptions, Worker};
+use trandb_runtime::engine::{self, Engine, MemoryEngine, Told, Worker};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
 
@@ -35,6 +35,7 @@ impl Storage {
     pub(super) async fn open(
         config: &Config,
         door: StorageDoor,
+        conversion: Told,
         random: &Random,
     ) -> Result<Self, StartError> {
         match door {
@@ -46,13 +47,8 @@ impl Storage {
             }
             StorageDoor::Configured => {
                 let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
-                let engine: Arc<dyn Engine> = match config.storage.engine {
-                    EngineKind::Sled => Arc::new(
-                        SledEngine::open(&directory.engine_dir(), SledOptions::default())
-                            .map_err(|error| StartError::Storage(error.to_string()))?,
-                    ),
-                    EngineKind::Memory => Arc::new(MemoryEngine::new()),
-                };
+                let (directory, engine) =
+                    engine::open_aside(directory, config.storage.engine, conversion).await?;
                 let wal = directory.wal_dir();
                 Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
             }

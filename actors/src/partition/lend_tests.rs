@@ -105,7 +105,7 @@ async fn a_damaged_replica_lends_nothing() {
     }
     let refused = open(&actor).await.unwrap_err();
     assert!(refused.contains("is wrong itself"), "{refused}");
-    let alarms = node.database().readiness().alarms.join(", ");
+    let alarms = node.database().readiness().details.join(", ");
     assert!(alarms.contains("its memory is not what was written"), "{alarms}");
     // What is wrong is not made durable, either.
     let context = node.database().context().clone();

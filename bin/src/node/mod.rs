@@ -11,6 +11,7 @@
 //! The node is given as a [`Service`], so that the frame's promises can be tested without one.
 
 mod args;
+mod conversion;
 mod drive;
 mod process;
 mod repair;

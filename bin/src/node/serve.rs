@@ -1,5 +1,6 @@
 //! The node behind the program's frame.
 
+use super::conversion;
 use super::drive::{Addresses, Failure, Service};
 use super::run::Launch;
 use trandb_actors::node::{Doors, NodeOptions, RunningNode, start};
@@ -18,7 +19,8 @@ pub async fn serve(launch: Launch) -> Result<Node, Failure> {
         version: version.to_owned(),
         commit: commit.to_owned(),
     };
-    match start(NodeOptions::real(config, doors)).await {
+    let options = NodeOptions { conversion: conversion::told(), ..NodeOptions::real(config, doors) };
+    match start(options).await {
         Ok(node) => {
             label.set(node.node());
             Ok(Node(node))

@@ -9,6 +9,7 @@ mod harness;
 use harness::PATIENT as TIMING;
 
 mod compressed;
+mod engines;
 mod hostile;
 mod panics;
 mod refusals;

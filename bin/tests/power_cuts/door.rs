@@ -164,6 +164,10 @@ impl RecordingEngine {
 }
 
 impl Engine for RecordingEngine {
+    fn partitions(&self) -> Result<Vec<PartitionId>, EngineError> {
+        self.engine.partitions()
+    }
+
     fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError> {
         self.engine.meta(partition)
     }

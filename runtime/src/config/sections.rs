@@ -2,6 +2,7 @@
 
 use super::secret::Secret;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// Everything that can be set about a node.
@@ -177,7 +178,8 @@ impl Default for RaftConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageConfig {
-    /// What holds the checkpoints. An ephemeral node always uses memory.
+    /// What holds the checkpoints; when it is changed between sled and fjall, they are copied at the next start.
+    /// An ephemeral node always uses memory.
     pub engine: EngineKind,
     /// Between two checkpoints of a partition that changed.
     pub checkpoint_interval_ms: u64,
@@ -211,8 +213,20 @@ pub enum EngineKind {
     /// sled, on disk.
     #[default]
     Sled,
+    /// fjall, on disk.
+    Fjall,
     /// Memory: nothing survives the process but what the log still holds.
     Memory,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sled => "sled",
+            Self::Fjall => "fjall",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// Bounds of what clients may ask for.

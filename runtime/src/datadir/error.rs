@@ -79,11 +79,11 @@ impl DataDirError {
         }
     }
 
-    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+    pub(crate) fn io(path: &Path, error: io::Error) -> Self {
         Self::Io { path: path.into(), error }
     }
 
-    pub(super) fn corrupt(path: PathBuf, what: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(path: PathBuf, what: impl Into<String>) -> Self {
         Self::Corrupt { path, what: what.into() }
     }
 }

@@ -5,7 +5,7 @@
 //! VERSION     the format of all that lies here; written last, so it says that the rest is complete
 //! IDENTITY    who the node is: replaced whole, never changed in place
 //! wal/        the log
-//! engine/     the checkpoints
+//! engine…     the checkpoints, as `CHECKPOINTS` beside them says ([`crate::engine`])
 //! damaged-N/  log and checkpoints that were put aside to be rebuilt from other nodes
 //! ```
 //!
@@ -126,12 +126,22 @@ impl DataDir {
     fn move_aside(&self) -> io::Result<PathBuf> {
         let mut numbered = (1_u32..).map(|number| self.path.join(format!("{DAMAGED}{number}")));
         let aside = numbered.find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
-        create_dir(&aside)?;
-        for name in [WAL, ENGINE] {
-            let from = self.path.join(name);
-            if from.exists() {
-                fs::rename(from, aside.join(name))?;
+        let kept = |name: &str| {
+            let control = [VERSION, IDENTITY].iter().any(|of| name == *of || name == temporary_name(of));
+            control || [LOCK, LOST_AND_FOUND].contains(&name) || name.starts_with(DAMAGED)
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            if !kept(&name.to_string_lossy()) {
+                names.push(name);
             }
+        }
+        // The log goes first: without it nobody takes the rest for whole.
+        names.sort_by_key(|name| name != WAL);
+        create_dir(&aside)?;
+        for name in names {
+            fs::rename(self.path.join(&name), aside.join(&name))?;
         }
         File::open(&aside)?.sync_all()?;
         File::open(&self.path)?.sync_all()?;
@@ -157,11 +167,6 @@ impl DataDir {
     /// Where the log lies.
     pub fn wal_dir(&self) -> PathBuf {
         self.path.join(WAL)
-    }
-
-    /// Where the checkpoints lie.
-    pub fn engine_dir(&self) -> PathBuf {
-        self.path.join(ENGINE)
     }
 }
 
@@ -270,7 +275,7 @@ fn restrict(path: &Path) -> io::Result<()> {
 }
 
 /// Reads a small text file; none if it is not there.
-fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
+pub(crate) fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
     let file = match File::open(path.join(name)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -287,7 +292,7 @@ fn read_control_file(path: &Path, name: &str) -> Result<Option<String>, DataDirE
 }
 
 /// Writes a small file so that a crash leaves the old one or the new one, and a power cut after it the new.
-fn replace(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = path.join(temporary_name(name));
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;

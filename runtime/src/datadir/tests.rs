@@ -17,7 +17,7 @@ fn an_identity_is_there_after_a_restart() {
     let mut dir = open(&path).expect("makes one");
     let new = Identity { instance: InstanceId(0x1234), node: None, cluster: None, rejoins: None };
     assert_eq!(*dir.identity(), new);
-    assert!(dir.wal_dir().is_dir() && dir.engine_dir().is_dir());
+    assert!(dir.wal_dir().is_dir() && dir.path().join(ENGINE).is_dir());
     assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, OWNER_ONLY);
     let joined = Identity { node: Some(NodeId(3)), cluster: Some(ClusterId(u128::MAX - 1)), ..new };
     dir.set_identity(joined).expect("remembers");
@@ -148,7 +148,7 @@ fn what_is_put_aside_is_kept_and_the_directory_is_a_new_node_of_the_same_cluster
         assert_eq!(aside, path.join(format!("damaged-{number}")));
         assert_eq!(fs::read(aside.join("wal/1")).expect("is kept"), b"log");
         assert!(aside.join("engine").is_dir());
-        for empty in [dir.wal_dir(), dir.engine_dir()] {
+        for empty in [dir.wal_dir(), path.join(ENGINE)] {
             assert_eq!(fs::read_dir(empty).expect("is there").count(), 0);
         }
         drop(dir);
@@ -172,5 +172,5 @@ fn putting_aside_goes_on_where_it_was_cut_off() {
     assert_eq!(*dir.identity(), member);
     let aside = dir.put_aside(7).expect("is put aside");
     assert!(aside.join("engine").is_dir() && !aside.join("wal").exists());
-    assert!(dir.wal_dir().is_dir() && dir.engine_dir().is_dir());
+    assert!(dir.wal_dir().is_dir() && path.join(ENGINE).is_dir());
 }

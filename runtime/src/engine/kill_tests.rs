@@ -1,7 +1,8 @@
-//! A process that writes checkpoints to sled and is killed at any moment: what it had committed is there, and
+//! A process that writes checkpoints to an engine and is killed at any moment: what it had committed is there, and
 //! nothing is there in part. The process is this test binary again, told by its environment what to do.
 
-use super::{Engine, SledEngine, SledOptions};
+use super::Engine;
+use super::tests::{Open, fjall, sled};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,6 +13,7 @@ use trandb_cluster::{EncodedKey, KeyspaceId, PartitionId, Timestamp};
 
 const P: PartitionId = PartitionId(5);
 const DIR: &str = "TRANDB_TEST_ENGINE_DIR";
+const NAME: &str = "TRANDB_TEST_ENGINE";
 /// What the writer says after each commit, before the round's number.
 const COMMITTED: &str = "committed ";
 /// A version is removed this many rounds after the one that it was put in.
@@ -34,11 +36,16 @@ fn versions_of(round: u64) -> Vec<StoredVersion> {
         .collect()
 }
 
-fn open(dir: &Path) -> SledEngine {
-    SledEngine::open(dir, SledOptions { cache_bytes: 8 << 20 }).expect("opens")
+/// The engine of that name.
+fn opener(name: &str) -> Open {
+    match name {
+        "sled" => sled,
+        "fjall" => fjall,
+        other => panic!("no engine {other:?}"),
+    }
 }
 
-fn committed(engine: &SledEngine) -> u64 {
+fn committed(engine: &dyn Engine) -> u64 {
     let meta = engine.meta(P).expect("reads");
     meta.map_or(0, |meta| u64::from_be_bytes(meta[..].try_into().expect("eight bytes")))
 }
@@ -47,9 +54,10 @@ fn committed(engine: &SledEngine) -> u64 {
 #[ignore = "is the process that the test below kills"]
 fn writer() {
     let Some(dir) = std::env::var_os(DIR) else { return };
-    let engine = open(Path::new(&dir));
+    let name = std::env::var(NAME).expect("goes with the directory");
+    let engine = opener(&name)(Path::new(&dir)).expect("opens");
     let mut out = std::io::stdout();
-    for round in committed(&engine) + 1.. {
+    for round in committed(&*engine) + 1.. {
         engine.put(P, &versions_of(round)).expect("puts");
         engine.commit(P, &round.to_be_bytes()).expect("commits");
         writeln!(out, "\n{COMMITTED}{round}").expect("is heard");
@@ -59,10 +67,11 @@ fn writer() {
     }
 }
 
-fn start(dir: &Path) -> Child {
+fn start(name: &str, dir: &Path) -> Child {
     Command::new(std::env::current_exe().expect("this binary"))
         .args(["engine::kill_tests::writer", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
+        .env(NAME, name)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -76,12 +85,21 @@ fn pause(millis: u64) {
 }
 
 #[test]
-fn a_killed_writer_leaves_what_it_had_committed_and_nothing_in_part() {
+fn a_killed_writer_to_sled_leaves_what_it_had_committed_and_nothing_in_part() {
+    is_killed("sled");
+}
+
+#[test]
+fn a_killed_writer_to_fjall_leaves_what_it_had_committed_and_nothing_in_part() {
+    is_killed("fjall");
+}
+
+fn is_killed(name: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     for (commits, pause_ms) in
         [(1, 0), (4, 3), (2, 6), (1, 9), (1, 13), (1, 17), (1, 21), (1, 26), (2, 33), (1, 45)]
     {
-        let mut child = start(dir.path());
+        let mut child = start(name, dir.path());
         let lines = BufReader::new(child.stdout.take().expect("is piped")).lines();
         let acknowledged = lines
             .map_while(Result::ok)
@@ -92,8 +110,8 @@ fn a_killed_writer_leaves_what_it_had_committed_and_nothing_in_part() {
         child.wait().expect("ends");
         let acknowledged: u64 = acknowledged.expect("the writer went on until it was killed");
 
-        let engine = open(dir.path());
-        let committed = committed(&engine);
+        let engine = opener(name)(dir.path()).expect("opens");
+        let committed = committed(&*engine);
         assert!(committed >= acknowledged, "{acknowledged} was acknowledged, {committed} is there");
         let mut found = BTreeMap::new();
         engine

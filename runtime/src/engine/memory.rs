@@ -66,6 +66,12 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
+    fn partitions(&self) -> Result<Vec<PartitionId>, EngineError> {
+        let present = |partition: &Partition| partition.meta.is_some() || !partition.records.is_empty();
+        let partitions = self.lock();
+        Ok(partitions.iter().filter(|(_, partition)| present(partition)).map(|(id, _)| *id).collect())
+    }
+
     fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError> {
         Ok(self.lock().get(&partition).and_then(|partition| partition.meta.clone()))
     }

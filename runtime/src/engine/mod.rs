@@ -17,19 +17,35 @@
 //! One engine serves all partitions of a node and one thread ([`Worker`]) drives it, so checkpoints of
 //! different partitions queue behind each other.
 
+mod conversion;
 mod error;
+mod files;
+mod fjall;
+mod fjall_journal;
+#[cfg(test)]
+mod fjall_tests;
+mod fjall_tree;
+mod guard;
+mod home;
+#[cfg(test)]
+mod home_tests;
 #[cfg(test)]
 mod kill_tests;
 mod memory;
 mod record;
 mod sled;
+#[cfg(test)]
+mod sled_tests;
 #[cfg(target_os = "linux")]
 mod sync_range;
 #[cfg(test)]
 mod tests;
 mod worker;
 
+pub use self::conversion::Conversion;
 pub use self::error::EngineError;
+pub use self::fjall::{FjallEngine, FjallOptions};
+pub use self::home::{HomeError, Told, open, open_aside};
 pub use self::memory::MemoryEngine;
 pub use self::sled::{SledEngine, SledOptions};
 pub use self::worker::Worker;
@@ -45,10 +61,16 @@ pub const META_BYTES_MAX: usize = 1 << 20;
 /// A store of checkpoints. All calls block, and calls for one partition come one after the other; partition
 /// numbers are opaque.
 pub trait Engine: Send + Sync + 'static {
-    /// What the partition's last commit said; none if there was none.
+    /// The partitions of which it holds anything, in ascending order.
     ///
     /// # Errors
     /// As [`EngineError`] says, here as in all other calls.
+    fn partitions(&self) -> Result<Vec<PartitionId>, EngineError>;
+
+    /// What the partition's last commit said; none if there was none.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] for a meta that is not whole.
     fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError>;
 
     /// Hands every record of the partition to `sink`, in any order, those of a checkpoint that was never

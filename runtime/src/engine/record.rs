@@ -8,7 +8,8 @@
 //! ```
 //!
 //! All numbers are big-endian. The key's length stands first so that no key's record can fall between two
-//! chunks of another's; the price is that records lie in order of key length, which no one needs.
+//! chunks of another's; the price is that records lie in order of key length, which no one needs. Engines that
+//! take entries of any size leave a record whole, as its chunk 0.
 
 use crate::engine::EngineError;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,8 +20,11 @@ use trandb_cluster::{EncodedKey, Timestamp};
 /// own, which it never syncs; a page holds up to 17 entries, and at this size stays far below that.
 pub(super) const CHUNK_BYTES: usize = 4096;
 
+/// No bound: each record is one entry.
+pub(super) const WHOLE: usize = usize::MAX;
+
 /// What a length field must not say, since metas begin so.
-const META_PREFIX: [u8; 2] = [0xff, 0xff];
+pub(super) const META_PREFIX: [u8; 2] = [0xff, 0xff];
 
 const LENGTH_BYTES: usize = 2;
 const CHUNK_NUMBER_BYTES: usize = 4;
@@ -69,38 +73,49 @@ impl EntryKey {
 pub(super) struct Entries<'a> {
     first: Vec<u8>,
     rest: &'a [u8],
+    entry_bytes_max: usize,
 }
 
 impl<'a> Entries<'a> {
-    pub(super) fn version(version: &'a Version) -> Result<Self, EngineError> {
+    /// A version's entries, none of them longer than `entry_bytes_max`: [`CHUNK_BYTES`] where size matters, else
+    /// [`WHOLE`].
+    pub(super) fn version(version: &'a Version, entry_bytes_max: usize) -> Result<Self, EngineError> {
         let value = version.value.as_deref().unwrap_or_default();
-        let mut first = Vec::with_capacity(VERSION_HEADER_BYTES + value.len().min(CHUNK_BYTES));
+        let mut first = Vec::with_capacity(VERSION_HEADER_BYTES + value.len().min(entry_bytes_max));
         first.put_u64(version.index);
         first.put_u8(if version.value.is_some() { KIND_VALUE } else { KIND_TOMBSTONE });
-        Self::new(first, value)
+        Self::new(first, value, entry_bytes_max)
     }
 
-    pub(super) fn meta(meta: &'a [u8]) -> Result<Self, EngineError> {
-        Self::new(Vec::with_capacity(META_HEADER_BYTES + meta.len().min(CHUNK_BYTES)), meta)
+    /// The same for a meta.
+    pub(super) fn meta(meta: &'a [u8], entry_bytes_max: usize) -> Result<Self, EngineError> {
+        let first = Vec::with_capacity(META_HEADER_BYTES + meta.len().min(entry_bytes_max));
+        Self::new(first, meta, entry_bytes_max)
     }
 
-    fn new(mut first: Vec<u8>, payload: &'a [u8]) -> Result<Self, EngineError> {
+    fn new(mut first: Vec<u8>, payload: &'a [u8], entry_bytes_max: usize) -> Result<Self, EngineError> {
         let length = u32::try_from(payload.len())
             .map_err(|_| EngineError::failed(format!("a record of {} bytes does not fit", payload.len())))?;
         first.put_u32(length);
-        let (inline, rest) = payload.split_at(payload.len().min(CHUNK_BYTES - first.len()));
+        let (inline, rest) = payload.split_at(payload.len().min(entry_bytes_max - first.len()));
         first.put_slice(inline);
-        Ok(Self { first, rest })
+        Ok(Self { first, rest, entry_bytes_max })
     }
 
     /// How many entries there are, at least one.
     pub(super) fn count(&self) -> u32 {
-        1 + self.rest.len().div_ceil(CHUNK_BYTES) as u32
+        1 + self.rest.len().div_ceil(self.entry_bytes_max) as u32
+    }
+
+    /// The only entry of a record that is stored whole.
+    pub(super) fn into_whole(self) -> Vec<u8> {
+        debug_assert!(self.rest.is_empty(), "it was not cut");
+        self.first
     }
 
     /// The entries, first to last.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(self.first.as_slice()).chain(self.rest.chunks(CHUNK_BYTES))
+        std::iter::once(self.first.as_slice()).chain(self.rest.chunks(self.entry_bytes_max))
     }
 }
 
@@ -121,6 +136,16 @@ pub(super) fn meta_entries(first: &[u8]) -> Result<(u32, usize), String> {
 /// What a meta's first entry holds of the meta.
 pub(super) fn meta_payload(first: &[u8]) -> &[u8] {
     first.get(META_HEADER_BYTES..).unwrap_or_default()
+}
+
+/// The meta that is stored whole in `entry`.
+pub(super) fn whole_meta(entry: &[u8]) -> Result<Bytes, String> {
+    let (_, length) = meta_entries(entry)?;
+    let meta = meta_payload(entry);
+    if meta.len() != length {
+        return Err(format!("the meta has {} bytes instead of {length}", meta.len()));
+    }
+    Ok(Bytes::copy_from_slice(meta))
 }
 
 fn entries_of(payload_bytes: usize, header_bytes: usize) -> u32 {

@@ -20,10 +20,10 @@
 //! # Caveats
 //! The file never shrinks; room is reused. A checkpoint of much more than the cache is slow.
 
-use super::record::{self, Assembler, Entries, EntryKey};
+use super::guard::{self, Fault, Guard, panic_text};
+use super::record::{self, Assembler, CHUNK_BYTES, Entries, EntryKey};
 use super::{Engine, EngineError, META_BYTES_MAX};
 use crate::planted::{Planted, is_planted};
-use crate::priority::can_wait;
 use ::sled::{Batch, Db, Mode, Tree};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,6 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -66,7 +65,7 @@ pub struct SledEngine {
     trees: Mutex<BTreeMap<PartitionId, Tree>>,
     /// The files in `blobs` that are known to be on disk.
     synced_blobs: Mutex<BTreeSet<PathBuf>>,
-    failed: AtomicBool,
+    guard: Guard,
 }
 
 impl SledEngine {
@@ -74,21 +73,8 @@ impl SledEngine {
     ///
     /// # Errors
     /// [`EngineError::Corrupt`] when what is there cannot be read, else as the system says.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "sled's threads take their priority from whoever opens it first"
-    )]
     pub fn open(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
-        let opened = std::thread::scope(|scope| {
-            let opening = || {
-                can_wait();
-                Self::open_here(dir, options)
-            };
-            let thread = std::thread::Builder::new().name("trandb-engine".into());
-            let opened = thread.spawn_scoped(scope, opening)?.join();
-            opened.map_err(|_| io::Error::other("it panicked"))
-        });
-        opened.unwrap_or_else(|error| Err(EngineError::Io { action: "open on a thread of its own", error }))
+        guard::on_a_thread_that_can_wait(|| Self::open_here(dir, options))
     }
 
     fn open_here(dir: &Path, options: SledOptions) -> Result<Self, EngineError> {
@@ -108,9 +94,9 @@ impl SledEngine {
             blobs: dir.join("blobs"),
             trees: Mutex::default(),
             synced_blobs: Mutex::default(),
-            failed: AtomicBool::new(false),
+            guard: Guard::new("sled"),
         };
-        let trees = engine.guarded("list its trees", || {
+        let trees = engine.guard.call("list its trees", || {
             let mut trees = BTreeMap::new();
             for name in engine.db.tree_names() {
                 if let Some(partition) = partition_of(&name) {
@@ -123,31 +109,6 @@ impl SledEngine {
         Ok(engine)
     }
 
-    /// Calls into sled: turns its panics into the end of the engine.
-    fn guarded<T>(
-        &self,
-        action: &'static str,
-        call: impl FnOnce() -> Result<T, Fault>,
-    ) -> Result<T, EngineError> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(EngineError::failed("it failed before"));
-        }
-        match catch_unwind(AssertUnwindSafe(call)) {
-            Ok(result) => result.map_err(|fault| {
-                let error = fault.into_error(action);
-                if matches!(error, EngineError::Io { .. } | EngineError::Failed { .. }) {
-                    // Sled remembers such an error and answers nothing else any more.
-                    self.failed.store(true, Ordering::Release);
-                }
-                error
-            }),
-            Err(panic) => {
-                self.failed.store(true, Ordering::Release);
-                Err(EngineError::failed(format!("sled panicked: {}", panic_text(&*panic))))
-            }
-        }
-    }
-
     fn tree(&self, partition: PartitionId) -> Option<Tree> {
         lock(&self.trees).get(&partition).cloned()
     }
@@ -157,7 +118,7 @@ impl SledEngine {
         if let Some(tree) = trees.get(&partition) {
             return Ok(tree.clone());
         }
-        let tree = self.guarded("make a tree", || Ok(self.db.open_tree(name_of(partition))?))?;
+        let tree = self.guard.call("make a tree", || Ok(self.db.open_tree(name_of(partition))?))?;
         trees.insert(partition, tree.clone());
         Ok(tree)
     }
@@ -166,7 +127,7 @@ impl SledEngine {
     /// would not know: so the first failure is the last call.
     fn sync(&self) -> Result<(), EngineError> {
         let started = Instant::now();
-        let result = self.guarded("flush", || Ok(self.db.flush()?)).and_then(|_| {
+        let result = self.guard.call("flush", || Ok(self.db.flush()?)).and_then(|_| {
             if is_planted(Planted::EngineWithoutSync) {
                 return Ok(());
             }
@@ -175,7 +136,7 @@ impl SledEngine {
                 .map_err(|error| EngineError::Io { action: "sync", error })
         });
         if result.is_err() {
-            self.failed.store(true, Ordering::Release);
+            self.guard.fail();
         }
         metrics::histogram!("trandb_checkpoint_sync_seconds").record(started.elapsed().as_secs_f64());
         result
@@ -206,18 +167,31 @@ impl SledEngine {
 }
 
 impl Engine for SledEngine {
+    fn partitions(&self) -> Result<Vec<PartitionId>, EngineError> {
+        let trees: Vec<_> = lock(&self.trees).iter().map(|(id, tree)| (*id, tree.clone())).collect();
+        self.guard.call("list partitions", || {
+            let mut present = Vec::new();
+            for (partition, tree) in trees {
+                if tree.first().map_err(|error| Fault::from(error).of(partition))?.is_some() {
+                    present.push(partition);
+                }
+            }
+            Ok(present)
+        })
+    }
+
     fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError> {
         let Some(tree) = self.tree(partition) else { return Ok(None) };
-        self.guarded("read a meta", || read_meta(&tree).map_err(|fault| fault.of(partition)))
+        self.guard.call("read a meta", || read_meta(&tree).map_err(|fault| fault.of(partition)))
     }
 
     fn load(&self, partition: PartitionId, sink: &mut dyn FnMut(StoredVersion)) -> Result<(), EngineError> {
         let Some(tree) = self.tree(partition) else { return Ok(()) };
         let corrupt = |what| EngineError::Corrupt { partition: Some(partition), what };
         let mut assembler = Assembler::default();
-        let mut entries = self.guarded("read a partition", || Ok(tree.iter()))?;
+        let mut entries = self.guard.call("read a partition", || Ok(tree.iter()))?;
         loop {
-            let next = self.guarded("read a partition", || {
+            let next = self.guard.call("read a partition", || {
                 entries.next().transpose().map_err(|error| Fault::from(error).of(partition))
             })?;
             let Some((name, entry)) = next else { break };
@@ -232,8 +206,8 @@ impl Engine for SledEngine {
         let tree = self.tree_or_new(partition)?;
         for StoredVersion { key, version } in versions {
             let name = EntryKey::version(key, version.timestamp)?;
-            let entries = Entries::version(version)?;
-            self.guarded("write a version", || {
+            let entries = Entries::version(version, CHUNK_BYTES)?;
+            self.guard.call("write a version", || {
                 write(&tree, name, &entries, |first| record::version_entries(first).map_err(Fault::Corrupt))
                     .map_err(|fault| fault.of(partition))
             })?;
@@ -246,8 +220,8 @@ impl Engine for SledEngine {
             return Err(EngineError::failed(format!("a meta of {} bytes does not fit", meta.len())));
         }
         let tree = self.tree_or_new(partition)?;
-        let entries = Entries::meta(meta)?;
-        self.guarded("write a meta", || {
+        let entries = Entries::meta(meta, CHUNK_BYTES)?;
+        self.guard.call("write a meta", || {
             write(&tree, EntryKey::meta(), &entries, |first| {
                 record::meta_entries(first).map(|(entries, _)| entries).map_err(Fault::Corrupt)
             })
@@ -264,7 +238,8 @@ impl Engine for SledEngine {
         let Some(tree) = self.tree(partition) else { return Ok(()) };
         for (key, timestamp) in versions {
             let name = EntryKey::version(key, *timestamp)?;
-            self.guarded("remove a version", || erase(&tree, name).map_err(|fault| fault.of(partition)))?;
+            self.guard
+                .call("remove a version", || erase(&tree, name).map_err(|fault| fault.of(partition)))?;
         }
         Ok(())
     }
@@ -274,14 +249,14 @@ impl Engine for SledEngine {
         if !trees.contains_key(&partition) {
             return Ok(());
         }
-        self.guarded("drop a tree", || Ok(self.db.drop_tree(name_of(partition))?))?;
+        self.guard.call("drop a tree", || Ok(self.db.drop_tree(name_of(partition))?))?;
         trees.remove(&partition);
         drop(trees);
         self.sync()
     }
 
     fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.guard.has_failed()
     }
 }
 
@@ -340,37 +315,12 @@ fn read_meta(tree: &Tree) -> Result<Option<Bytes>, Fault> {
     Ok(Some(meta.into()))
 }
 
-/// What a call into sled fails with, before it is known what the call was for.
-enum Fault {
-    Sled(::sled::Error),
-    Corrupt(String),
-    Partition(PartitionId, Box<Fault>),
-}
-
 impl From<::sled::Error> for Fault {
     fn from(error: ::sled::Error) -> Self {
-        Self::Sled(error)
-    }
-}
-
-impl Fault {
-    fn of(self, partition: PartitionId) -> Self {
-        Self::Partition(partition, Box::new(self))
-    }
-
-    fn into_error(self, action: &'static str) -> EngineError {
-        let (partition, fault) = match self {
-            Self::Partition(partition, fault) => (Some(partition), *fault),
-            fault => (None, fault),
-        };
-        match fault {
-            Self::Corrupt(what) => EngineError::Corrupt { partition, what },
-            Self::Sled(::sled::Error::Io(error)) => EngineError::Io { action, error },
-            Self::Sled(error @ ::sled::Error::Corruption { .. }) => {
-                EngineError::Corrupt { partition, what: error.to_string() }
-            }
-            Self::Sled(error) => EngineError::failed(error.to_string()),
-            Self::Partition(_, fault) => fault.into_error(action),
+        match error {
+            ::sled::Error::Io(error) => Self::Io(error),
+            error @ ::sled::Error::Corruption { .. } => Self::Corrupt(error.to_string()),
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -434,14 +384,6 @@ fn open_db(dir: &Path, options: SledOptions) -> Result<Db, EngineError> {
 /// Sled says so in words only.
 fn is_locked(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no reason given")
 }
 
 /// Trees are named after their partition, in a form that cannot be sled's own default tree.

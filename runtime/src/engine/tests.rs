@@ -1,6 +1,6 @@
 //! What every engine must do, run against each of them.
 
-use super::{Engine, EngineError, MemoryEngine, SledEngine, SledOptions};
+use super::{Engine, EngineError, FjallEngine, FjallOptions, MemoryEngine, SledEngine, SledOptions};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -9,27 +9,27 @@ use trandb_cluster::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trandb_cluster::mvcc::{StoredVersion, Version};
 use trandb_cluster::{EncodedKey, KeyspaceId, PartitionId, Timestamp};
 
-const P: PartitionId = PartitionId(1);
+pub(super) const P: PartitionId = PartitionId(1);
 
-fn key(text: &[u8]) -> EncodedKey {
+pub(super) fn key(text: &[u8]) -> EncodedKey {
     EncodedKey::from_parts(KeyspaceId::DEFAULT, text)
 }
 
-fn version(text: &str, timestamp: u64, value: Option<Bytes>) -> StoredVersion {
+pub(super) fn version(text: &str, timestamp: u64, value: Option<Bytes>) -> StoredVersion {
     let timestamp = Timestamp(timestamp);
     StoredVersion { key: key(text.as_bytes()), version: Version { timestamp, index: timestamp.0 / 2, value } }
 }
 
-fn value(text: &'static str) -> Option<Bytes> {
+pub(super) fn value(text: &'static str) -> Option<Bytes> {
     Some(Bytes::from_static(text.as_bytes()))
 }
 
 /// Bytes that differ from place to place, so that chunks in the wrong order show.
-fn large(bytes: usize) -> Bytes {
+pub(super) fn large(bytes: usize) -> Bytes {
     (0..bytes).map(|place| (place / 7 + place / 4096) as u8).collect()
 }
 
-fn load(engine: &dyn Engine, partition: PartitionId) -> Vec<StoredVersion> {
+pub(super) fn load(engine: &dyn Engine, partition: PartitionId) -> Vec<StoredVersion> {
     let mut loaded = Vec::new();
     engine.load(partition, &mut |version| loaded.push(version)).expect("loads");
     loaded.sort_by(|a, b| (&a.key, a.version.timestamp).cmp(&(&b.key, b.version.timestamp)));
@@ -37,7 +37,7 @@ fn load(engine: &dyn Engine, partition: PartitionId) -> Vec<StoredVersion> {
 }
 
 /// Something that can be stopped and started, with all that it had committed.
-trait Bench {
+pub(super) trait Bench {
     fn engine(&self) -> &dyn Engine;
     fn reopen(&mut self);
 }
@@ -52,37 +52,57 @@ impl Bench for MemoryEngine {
     }
 }
 
-struct SledBench {
-    dir: tempfile::TempDir,
-    engine: Option<SledEngine>,
+/// How an engine on disk is opened.
+pub(super) type Open = fn(&Path) -> Result<Box<dyn Engine>, EngineError>;
+
+pub(super) fn sled(dir: &Path) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(Box::new(SledEngine::open(dir, SledOptions { cache_bytes: 8 << 20 })?))
 }
 
-impl SledBench {
-    fn new() -> Self {
-        let mut bench = Self { dir: tempfile::tempdir().expect("a directory"), engine: None };
+pub(super) fn fjall(dir: &Path) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(Box::new(FjallEngine::open(dir, FjallOptions::default())?))
+}
+
+/// All of them.
+pub(super) const ON_DISK: [Open; 2] = [sled, fjall];
+
+/// An engine on disk.
+pub(super) struct DiskBench {
+    pub(super) dir: tempfile::TempDir,
+    engine: Option<Box<dyn Engine>>,
+    open: Open,
+}
+
+impl DiskBench {
+    pub(super) fn new(open: Open) -> Self {
+        let mut bench = Self { dir: tempfile::tempdir().expect("a directory"), engine: None, open };
         bench.reopen();
         bench
     }
+
+    /// Only what is on disk.
+    pub(super) fn close(self) -> tempfile::TempDir {
+        drop(self.engine);
+        self.dir
+    }
 }
 
-fn open(dir: &Path) -> Result<SledEngine, EngineError> {
-    SledEngine::open(dir, SledOptions::default())
-}
-
-impl Bench for SledBench {
+impl Bench for DiskBench {
     fn engine(&self) -> &dyn Engine {
-        self.engine.as_ref().expect("is open")
+        self.engine.as_deref().expect("is open")
     }
 
     fn reopen(&mut self) {
         drop(self.engine.take());
-        self.engine = Some(open(self.dir.path()).expect("opens"));
+        self.engine = Some((self.open)(self.dir.path()).expect("opens"));
     }
 }
 
 fn on_each(test: impl Fn(&mut dyn Bench)) {
     test(&mut MemoryEngine::new());
-    test(&mut SledBench::new());
+    for open in ON_DISK {
+        test(&mut DiskBench::new(open));
+    }
 }
 
 #[test]
@@ -142,6 +162,42 @@ fn what_was_removed_is_gone_and_the_rest_stays() {
         bench.engine().commit(P, b"2").expect("commits");
         bench.reopen();
         assert_eq!(load(bench.engine(), P), versions[1..2]);
+    });
+}
+
+#[test]
+fn partitions_are_listed_as_long_as_they_hold_anything() {
+    on_each(|bench| {
+        assert_eq!(bench.engine().partitions().expect("lists"), []);
+        let ids = [PartitionId(0), P, PartitionId(u32::MAX)];
+        bench.engine().put(ids[2], &[version("k", 2, value("three"))]).expect("puts");
+        bench.engine().commit(ids[0], b"a meta alone").expect("commits");
+        bench.engine().put(ids[1], &[version("k", 2, value("one")), version("l", 2, None)]).expect("puts");
+        bench.engine().commit(ids[1], b"one").expect("commits");
+        bench.engine().commit(ids[2], b"three").expect("commits");
+        bench.reopen();
+        assert_eq!(bench.engine().partitions().expect("lists"), ids);
+        bench.engine().drop_partition(ids[1]).expect("drops");
+        assert_eq!(bench.engine().partitions().expect("lists"), [ids[0], ids[2]]);
+        bench.reopen();
+        assert_eq!(bench.engine().partitions().expect("lists"), [ids[0], ids[2]]);
+    });
+}
+
+#[test]
+fn what_was_not_committed_leaves_the_old_meta() {
+    on_each(|bench| {
+        let committed = [version("a", 10, value("1"))];
+        bench.engine().put(P, &committed).expect("puts");
+        bench.engine().commit(P, b"first").expect("commits");
+        bench.engine().put(P, &[version("b", 20, value("2"))]).expect("puts");
+        let too_large = large(super::META_BYTES_MAX + 1);
+        bench.engine().commit(P, &too_large).expect_err("does not fit");
+        bench.reopen();
+        assert_eq!(bench.engine().meta(P).expect("reads").expect("is there"), "first");
+        let left = load(bench.engine(), P);
+        // What comes later than the meta may be there or not.
+        assert_eq!(left[..1], committed);
     });
 }
 
@@ -212,85 +268,15 @@ fn a_crash_of_the_memory_engine_loses_exactly_what_was_not_committed() {
 }
 
 #[test]
-fn a_lost_chunk_is_corruption_not_a_shorter_value() {
-    for lost in [0u32, 1, 2] {
-        let bench = SledBench::new();
-        bench
-            .engine()
-            .put(P, &[version("k", 4, Some(large(9000))), version("l", 4, value("x"))])
-            .expect("puts");
-        bench.engine().commit(P, b"meta").expect("commits");
-        let SledBench { dir, engine } = bench;
-        drop(engine);
-        damage(dir.path(), lost);
-        let engine = open(dir.path()).expect("opens");
-        let error = engine.load(P, &mut |_| {}).expect_err("a hole");
-        assert!(matches!(error, EngineError::Corrupt { partition: Some(P), .. }), "{error}");
-        assert_eq!(error.exit_code(), 65);
-    }
-}
-
-/// Takes chunk `lost` of the only record that has several out of the database in `dir`.
-fn damage(dir: &Path, lost: u32) {
-    let db = loop {
-        match ::sled::open(dir) {
-            Ok(db) => break db,
-            Err(::sled::Error::Io(_)) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
-    let tree = db.open_tree("p00000001").expect("is there");
-    let name = super::record::EntryKey::version(&key(b"k"), Timestamp(4)).expect("fits").chunk(lost).to_vec();
-    assert!(tree.remove(name).expect("removes").is_some());
-    db.flush().expect("flushes");
-}
-
-#[test]
 fn a_database_that_cannot_be_opened_says_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     std::fs::write(&file, b"no directory").expect("writes");
-    let Err(error) = open(&file) else { panic!("a file is no database") };
-    assert!(matches!(error, EngineError::Io { action: "open", .. }), "{error:?}");
-    assert_eq!(error.exit_code(), 74);
-}
-
-#[test]
-fn what_a_crash_leaves_unfinished_is_no_corruption() {
-    let bench = SledBench::new();
-    bench.engine().put(P, &[version("k", 4, value("x"))]).expect("puts");
-    bench.engine().commit(P, b"meta").expect("commits");
-    let SledBench { dir, engine } = bench;
-    drop(engine);
-    let conf = std::fs::read(dir.path().join("conf")).expect("is there");
-    for bytes in 0..=conf.len() {
-        // It dies while it writes the one or the other.
-        std::fs::write(dir.path().join("conf"), &conf[..bytes]).expect("writes");
-        std::fs::write(dir.path().join("snap.00000000FFFFFFFF.generating"), &conf[..bytes]).expect("writes");
-        let engine = open(dir.path()).expect("opens");
-        assert_eq!(load(&engine, P), [version("k", 4, value("x"))]);
-        drop(engine);
-        assert_eq!(std::fs::read(dir.path().join("conf")).expect("is there"), conf);
+    for open in ON_DISK {
+        let Err(error) = open(&file) else { panic!("a file is no database") };
+        assert!(matches!(error, EngineError::Io { action: "open", .. }), "{error:?}");
+        assert_eq!(error.exit_code(), 74);
     }
-}
-
-#[test]
-fn the_largest_pages_need_no_files_of_their_own() {
-    let bench = SledBench::new();
-    // Keys that have nothing in common, since sled stores what neighbours share only once.
-    let versions: Vec<_> = (0..200u64)
-        .map(|n| {
-            let letter = |place: usize| char::from(b'a' + ((n * 31 + place as u64) % 26) as u8);
-            let text: String = (0..KEY_BYTES_MAX).map(letter).collect();
-            version(&text, 1000 - n, Some(large(4083)))
-        })
-        .collect();
-    for chunk in versions.chunks(20) {
-        bench.engine().put(P, chunk).expect("puts");
-        bench.engine().commit(P, b"meta").expect("commits");
-    }
-    assert_eq!(load(bench.engine(), P).len(), versions.len());
-    assert_eq!(std::fs::read_dir(bench.dir.path().join("blobs")).expect("is there").count(), 0);
 }
 
 #[derive(Debug, Clone)]
@@ -361,9 +347,14 @@ proptest! {
 
 /// Not a test of speed: shows how long a start takes.
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "takes a minute"]
 fn load_a_million_keys() {
-    let mut bench = SledBench::new();
+    for open in ON_DISK {
+        load_a_million_keys_of(DiskBench::new(open));
+    }
+}
+
+fn load_a_million_keys_of(mut bench: DiskBench) {
     let started = tokio::time::Instant::now();
     for chunk in 0..1000u64 {
         let versions: Vec<_> = (0..1000)

@@ -19,8 +19,7 @@ pub(super) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// they name the same target: a bare `RUST_LOG=debug` leaves the caps in place, since `ractor_cluster` prints
 /// whole messages, keys and values among them, at debug, and `openraft` several lines per heartbeat, a warning for
 /// each while a peer is down. That a peer is down, our own lines say once.
-const BASE: &str =
-    "info,ractor=warn,ractor_cluster=error,openraft=error,sled=warn,hyper=info,h2=info,opentelemetry=warn";
+const BASE: &str = "info,ractor=warn,ractor_cluster=error,openraft=error,sled=warn,fjall=warn,lsm_tree=warn,hyper=info,h2=info,opentelemetry=warn";
 
 /// Joins the base filter, whether request spans are on, and the text of `RUST_LOG`.
 pub(super) fn filter(rust_log: Option<&str>, traced: bool) -> Result<EnvFilter, TelemetryError> {
