@@ -4,6 +4,7 @@
 use crate::alarms::Alarms;
 use crate::gauges::Gauges;
 use crate::large::LargeWrites;
+use crate::node::Fatal;
 use crate::oracle::OracleMessage;
 use crate::partition::{PartitionMessage, ReplicaState};
 use crate::router::{RouterMessage, Routes};
@@ -62,6 +63,8 @@ pub struct NodeContext {
     pub gauges: Gauges,
     /// What is wrong with replicas.
     pub alarms: Alarms,
+    /// Why the node can go on no more, once that is so.
+    pub(crate) failed: watch::Sender<Option<Fatal>>,
     pub(crate) stopping: AtomicBool,
     /// The system group's state as applied here.
     pub(crate) system: watch::Sender<Arc<SystemState>>,
@@ -101,6 +104,15 @@ impl NodeContext {
     /// Whether leaders are in good hands here.
     pub(crate) fn may_lead(&self) -> bool {
         !self.is_stopping() && self.log_full.borrow().is_none()
+    }
+
+    /// Says why the node can go on no more. The first reason is the one that counts: those after it are its consequences.
+    pub(crate) fn give_up(&self, why: Fatal) {
+        self.failed.send_if_modified(|first| {
+            let news = first.is_none();
+            first.get_or_insert(why);
+            news
+        });
     }
 
     /// From now on this node is not ready, and nobody hands it anything.

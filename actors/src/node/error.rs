@@ -88,6 +88,11 @@ impl Fatal {
         Self { message: format!("write-ahead log: {error}"), exit_code: error.exit_code(), rebuild }
     }
 
+    /// A checkpoint that is not what was written. The replica must be rebuilt from others.
+    pub(crate) fn damaged(why: &io::Error) -> Self {
+        Self { message: format!("storage engine: {why}"), exit_code: 65, rebuild: false }
+    }
+
     /// A storage engine that has failed, though its disk has room: only opening it anew can help.
     pub(super) fn engine() -> Self {
         let message = "the storage engine has failed, and no checkpoint can be written".to_owned();

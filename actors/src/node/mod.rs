@@ -144,6 +144,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
         gauges: Gauges,
         alarms: Alarms::default(),
+        failed: watch::Sender::new(None),
         stopping: AtomicBool::new(false),
         system: watch::Sender::new(Arc::default()),
         routes: watch::Sender::new(Arc::new(Routes::default())),
@@ -158,10 +159,9 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     });
     let system = SystemMachine::load(context.engine.clone(), context.system.clone())
         .await
-        .map_err(|error| StartError::Storage(error.to_string()))?;
+        .map_err(StartError::Checkpoint)?;
     hub.set_peers(place.peers.clone());
-    let (failed_sender, failed) = watch::channel(None);
-    let failed_sender = Arc::new(failed_sender);
+    let failed = context.failed.subscribe();
     let root = root::start(RootArguments {
         context: context.clone(),
         wal: wal_actor.clone(),
@@ -169,9 +169,10 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         founders: place.founders.as_ref().map(|nodes| nodes.keys().copied().collect()),
         recovered: storage.take_recovered(),
         log_failed,
-        failed: failed_sender.clone(),
     })
-    .await?;
+    .await
+    // What an actor died of says more than that it did.
+    .map_err(|error| context.failed.borrow().clone().map_or(error, StartError::Failed))?;
     receptionist.hand_over(context.clone());
 
     let mut chores = vec![
@@ -188,7 +189,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         )),
     ];
     if let Some(directory) = storage.directory() {
-        chores.push(tokio::spawn(room::watch_engine(context.clone(), directory.to_owned(), failed_sender)));
+        chores.push(tokio::spawn(room::watch_engine(context.clone(), directory.to_owned())));
     }
     if let Some(nodes) = place.founders {
         chores.push(tokio::spawn(members::found(context.clone(), nodes)));

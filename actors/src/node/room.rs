@@ -12,14 +12,12 @@
 
 use super::Fatal;
 use super::handover::hand_over;
-use super::root::give_up;
 use crate::context::NodeContext;
 use crate::partition::{LocalPartition, PartitionMessage};
 use crate::router::RouterMessage;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use trandb_cluster::PartitionId;
 use trandb_runtime::disk::has_room;
 use trandb_runtime::engine::EngineError;
@@ -50,11 +48,7 @@ pub(super) async fn watch_log(context: Arc<NodeContext>) {
 }
 
 /// Runs until the node stops, or has to.
-pub(super) async fn watch_engine(
-    context: Arc<NodeContext>,
-    directory: PathBuf,
-    failed: Arc<watch::Sender<Option<Fatal>>>,
-) {
+pub(super) async fn watch_engine(context: Arc<NodeContext>, directory: PathBuf) {
     loop {
         tokio::time::sleep(ENGINE_TICK).await;
         let directory = directory.clone();
@@ -64,7 +58,7 @@ pub(super) async fn watch_engine(
         // An engine whose thread has gone has gone with the node.
         if context.engine.run(look).await.is_ok_and(|mend| mend) {
             tracing::error!("the storage engine has failed; the node has to start again from its disk");
-            give_up(&failed, Fatal::engine());
+            context.give_up(Fatal::engine());
             return;
         }
     }

@@ -38,8 +38,6 @@ pub(super) struct RootArguments {
     pub(super) recovered: BTreeMap<PartitionId, RecoveredGroup>,
     /// Why the write-ahead log takes no more writes, once that is so.
     pub(super) log_failed: watch::Receiver<Option<WalError>>,
-    /// Set once, with the reason, when the node can go on no more.
-    pub(super) failed: Arc<watch::Sender<Option<Fatal>>>,
 }
 
 /// The children that can be replaced without anyone noticing but in time.
@@ -75,7 +73,6 @@ struct Root {
     children: BTreeMap<Child, ActorCell>,
     watchers: Vec<JoinHandle<()>>,
     restarts: Restarts,
-    failed: Arc<watch::Sender<Option<Fatal>>>,
 }
 
 /// Starts the write-ahead log's actor, before all others: they hold its door.
@@ -110,7 +107,7 @@ impl Actor for RootActor {
         me: ActorRef<RootMessage>,
         arguments: RootArguments,
     ) -> Result<Root, ActorProcessingErr> {
-        let RootArguments { context, wal, system, founders, recovered, log_failed, failed } = arguments;
+        let RootArguments { context, wal, system, founders, recovered, log_failed } = arguments;
         wal.get_cell().link(me.get_cell());
         let mut root = Root {
             context: context.clone(),
@@ -119,7 +116,6 @@ impl Actor for RootActor {
             children: BTreeMap::new(),
             watchers: Vec::new(),
             restarts: Restarts::default(),
-            failed,
         };
         for child in Child::ALL {
             root.spawn(child, &me).await?;
@@ -127,7 +123,7 @@ impl Actor for RootActor {
         let arguments = ReplicasArguments { context, system, founders, recovered };
         let (replicas, _task) = Actor::spawn_linked(None, ReplicasActor, arguments, me.get_cell()).await?;
         root.watchers = vec![
-            tokio::spawn(watch_log(log_failed, root.failed.clone())),
+            tokio::spawn(watch_log(log_failed, root.context.clone())),
             tokio::spawn(watch_map(root.context.clone())),
             tokio::spawn(watch_gossip(root.context.clone())),
             tokio::spawn(watch_peers(root.context.clone(), replicas.clone())),
@@ -176,7 +172,7 @@ impl Actor for RootActor {
         };
         if let Err(why) = result {
             tracing::error!(why, "the node cannot go on");
-            give_up(&root.failed, Fatal::actor(why));
+            root.context.give_up(Fatal::actor(why));
         }
         Ok(())
     }
@@ -242,21 +238,12 @@ impl Root {
     }
 }
 
-/// The first reason is the one that counts: those after it are its consequences.
-pub(super) fn give_up(failed: &watch::Sender<Option<Fatal>>, why: Fatal) {
-    failed.send_if_modified(|first| {
-        let news = first.is_none();
-        first.get_or_insert(why);
-        news
-    });
-}
-
 /// A node without a log can promise nothing any more. Said at once: that its groups die of it would hide why.
-async fn watch_log(mut log: watch::Receiver<Option<WalError>>, failed: Arc<watch::Sender<Option<Fatal>>>) {
+async fn watch_log(mut log: watch::Receiver<Option<WalError>>, context: Arc<NodeContext>) {
     if let Ok(error) = log.wait_for(Option::is_some).await {
         let error = error.as_ref().expect("waited for");
         tracing::error!(%error, "the node cannot go on without its log");
-        give_up(&failed, Fatal::log(error));
+        context.give_up(Fatal::log(error));
     }
 }
 

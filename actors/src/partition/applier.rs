@@ -4,6 +4,7 @@ use super::message::{LocalPartition, PartitionMessage};
 use super::past::Covered;
 use super::slot;
 use crate::context::NodeContext;
+use crate::node::Fatal;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -205,15 +206,23 @@ pub(super) async fn load(
             let Some(meta) = meta else {
                 return Ok((generation, StoredMeta::default(), PartitionState::new()));
             };
-            let meta: StoredMeta = wire::decode(&meta).map_err(io::Error::other)?;
+            let damaged = |error: &dyn std::fmt::Display| {
+                let what = format!("the checkpoint of {id} is not what was written: {error}");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            };
+            let meta: StoredMeta = wire::decode(&meta).map_err(|error| damaged(&error))?;
             let mut restore = PartitionState::restore_from_checkpoint(meta.header.clone());
-            engine
-                .load(slot::slot(id, generation), &mut |version| restore.add(version))
-                .map_err(io::Error::other)?;
-            let state = restore.finish().map_err(io::Error::other)?;
+            engine.load(slot::slot(id, generation), &mut |version| restore.add(version))?;
+            let state = restore.finish().map_err(|error| damaged(&error))?;
             Ok((generation, meta, state))
         })
-        .await?;
+        .await
+        .inspect_err(|error| {
+            // Another try would find the same.
+            if error.kind() == io::ErrorKind::InvalidData {
+                context.give_up(Fatal::damaged(error));
+            }
+        })?;
     replica.set_generation(generation);
     if let Some(log_id) = meta.log_id {
         // It was written, synced, and has just been read back whole: it may stand for both marks.

@@ -61,6 +61,9 @@ impl Failure {
     }
 }
 
+/// Exit code of a node whose data is not what was written.
+pub(super) const EX_DATAERR: u8 = 65;
+
 /// Times that a node is started anew within [`REBUILDS_WITHIN`]; one more ends the process, since something is wrong that
 /// does not go away.
 const REBUILDS_MAX: usize = 5;
@@ -76,7 +79,7 @@ const LET_GO_MAX: Duration = Duration::from_secs(30);
 const REBUILD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts a node, announces it, and sees it to its end. One that cannot go on, though what is on disk is good, is
-/// started anew; so is one that does not start, where `mend` says that it has done something about it.
+/// started anew; so is one whose data is damaged, where `mend` says that it has done something about that.
 pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
     mut start: impl FnMut() -> F,
     mut mend: impl FnMut(&Failure) -> Result<bool, Failure>,
@@ -93,7 +96,7 @@ pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
             }
             started = start() => started,
         };
-        let failure = match started {
+        let (failure, what) = match started {
             Ok(mut service) => {
                 announce(&service.addresses());
                 let failure = tokio::select! {
@@ -101,24 +104,29 @@ pub(super) async fn drive<S: Service, F: Future<Output = Result<S, Failure>>>(
                     signal = next(signals) => break (signal, service),
                     failure = service.ended() => failure,
                 };
-                if failure.rebuild && tokio::time::timeout(LET_GO_MAX, service.shutdown()).await.is_err() {
+                let anew = failure.rebuild || failure.exit_code == EX_DATAERR;
+                if anew && tokio::time::timeout(LET_GO_MAX, service.shutdown()).await.is_err() {
                     tracing::warn!("the node still holds some of its resources");
                 }
-                failure
+                (failure, "cannot go on")
             }
             // What it had may not be free yet, and a disk may fail again.
             Err(failure) if !rebuilds.is_empty() && MAY_PASS.contains(&failure.exit_code) => {
-                Failure { rebuild: true, ..failure }
+                (Failure { rebuild: true, ..failure }, "cannot start")
             }
-            Err(failure) => match mend(&failure) {
-                Ok(true) => continue,
-                Ok(false) => return failed(&failure, "cannot start"),
-                Err(worse) => return failed(&worse, "cannot start"),
-            },
+            Err(failure) => (failure, "cannot start"),
         };
+        match mend(&failure) {
+            Ok(true) => {
+                tokio::time::sleep(REBUILD_PAUSE).await;
+                continue;
+            }
+            Ok(false) => {}
+            Err(worse) => return failed(&worse, what),
+        }
         rebuilds.retain(|at| at.elapsed() < REBUILDS_WITHIN);
         if !failure.rebuild || rebuilds.len() >= REBUILDS_MAX {
-            return failed(&failure, "cannot go on");
+            return failed(&failure, what);
         }
         rebuilds.push_back(Instant::now());
         tracing::error!(count = rebuilds.len(), "the node starts anew from what is on disk: {failure}");
@@ -258,13 +266,12 @@ mod tests {
             let start = || {
                 starts.set(starts.get() + 1);
                 ready(match starts.get() {
-                    1 => Err(Failure::new("wal/1 is corrupt", 66)),
+                    1 => Err(Failure::new("wal/1 is corrupt", EX_DATAERR)),
                     _ => Ok(Fake { ends_ms: 5, ..Fake::default() }),
                 })
             };
             let mend = |failure: &Failure| {
-                assert_eq!(failure.exit_code, 66);
-                mended.clone()
+                if failure.exit_code == EX_DATAERR { mended.clone() } else { Ok(false) }
             };
             let code = drive(start, mend, &mut signals, |_| ()).await;
             assert_eq!((code, starts.get()), if mended.is_ok() { (74, 2) } else { (65, 1) });

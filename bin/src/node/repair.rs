@@ -1,12 +1,9 @@
 //! `--repair`: a node that finds its data damaged puts it aside and has it rebuilt from the other nodes.
 
-use super::drive::Failure;
+use super::drive::{EX_DATAERR, Failure};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::DataDir;
 use trandb_runtime::random::Random;
-
-/// Exit code of a node whose data is not what was written (sysexits `EX_DATAERR`).
-const EX_DATAERR: u8 = 65;
 
 /// Whether damaged data may be put aside, which is done once: what is damaged again right after is beyond that.
 pub(super) struct Repair<'a> {

@@ -83,6 +83,34 @@ fn a_damaged_log_is_refused_and_rebuilt_from_the_others_where_that_is_asked_for(
 }
 
 #[test]
+fn a_damaged_checkpoint_is_refused_and_rebuilt_from_the_others_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("node.toml");
+    // What fjall has written is where it was written, and not written again.
+    std::fs::write(&config, "[storage]\nengine = \"fjall\"\n").expect("is written");
+    let config = config.to_str().expect("is text");
+    let mut cluster = Cluster::start(3, &["--partitions", "4", "--config", config]);
+    for round in 0..2 {
+        fill(&cluster.client(), round);
+        assert_eq!(cluster.nodes[0].http("POST", "/admin/checkpoint", &[], b"").status, 200);
+    }
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    let node = &mut cluster.nodes[2];
+    node.kill9();
+    let files = std::fs::read_dir(node.data_dir().join("engine-fjall")).expect("an engine");
+    let files = files.map(|entry| entry.expect("is read").path()).filter(|path| path.is_file());
+    let largest = files.max_by_key(|file| std::fs::metadata(file).map_or(0, |it| it.len()));
+    // The middle of the first checkpoint's values.
+    flip(&largest.expect("a file"), 20 * VALUE_BYTES);
+    is_refused(node, &[], "--repair puts damaged data aside");
+    node.restart_with(&["--repair"]);
+    node.wait_ready();
+    assert!(node.data_dir().join("damaged-1/engine-fjall").is_dir(), "what was damaged is kept");
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    check(&cluster.nodes[2].client(), 1);
+}
+
+#[test]
 fn a_node_whose_data_was_put_aside_founds_no_cluster() {
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
     fill(&cluster.client(), 0);
