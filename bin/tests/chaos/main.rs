@@ -28,6 +28,7 @@ const TIMING: [(&str, &str); 0] = [];
 
 mod bank;
 mod cut;
+mod engines;
 mod figures;
 mod idle;
 mod kill_loop;

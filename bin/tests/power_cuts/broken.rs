@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use trandb_client::blocking::Client;
+use trandb_runtime::config::EngineKind;
 
 /// What the program logs when it starts its node anew.
 const ANEW: &str = "the node starts anew from what is on disk";
@@ -42,7 +43,13 @@ fn a_failed_sync_is_not_tried_again_and_the_node_comes_back_by_itself() {
     let fault = format!("fdatasync:error=EIO:when={GOOD_SYNCS}");
     let wrapper = strace::faulty(&trace, &fault);
     let home = folder.path().join("node");
-    let mut node = Node::start_by(wrapper, &home, Ports::free(1).remove(0), &[], settings::environment());
+    let mut node = Node::start_by(
+        wrapper,
+        &home,
+        Ports::free(1).remove(0),
+        &[],
+        settings::environment(EngineKind::default()),
+    );
     node.wait_ready();
     let process = node.process_id();
     let client = node.client();
@@ -98,7 +105,13 @@ fn a_full_disk_is_survived_with_nothing_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     let home = folder.path().join("node");
     let mount = Mount::new(&home.join("data"), 120);
-    let mut node = Node::start_by(Vec::new(), &home, Ports::free(1).remove(0), &[], settings::environment());
+    let mut node = Node::start_by(
+        Vec::new(),
+        &home,
+        Ports::free(1).remove(0),
+        &[],
+        settings::environment(EngineKind::default()),
+    );
     node.wait_ready();
     let builder = trandb_client::Client::builder().timeout(Duration::from_secs(3));
     let client = Client::connect_with(builder, &node.ports.native).expect("is let in");

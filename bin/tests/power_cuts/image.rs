@@ -1,6 +1,6 @@
 //! A disk as it may look after the power has gone.
 
-use crate::recording::{Clock, Event, FileId, Recording, Step, What};
+use crate::recording::{Clock, Event, FileId, Recording, Step, What, rename};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ impl Left {
 /// A disk, and the storage engine beside it.
 #[derive(Default)]
 pub(crate) struct Image {
-    dirs: BTreeSet<PathBuf>,
+    dirs: BTreeMap<PathBuf, ()>,
     names: BTreeMap<PathBuf, FileId>,
     files: BTreeMap<FileId, Vec<u8>>,
     pub(crate) engine: MemoryEngine,
@@ -129,9 +129,9 @@ impl Image {
                 Some(*file)
             }
             What::Rename(from, to) => {
-                let file = live.remove(from)?;
-                live.insert(to.clone(), file);
-                Some(file)
+                let file = live.get(from).copied();
+                rename(live, from, to);
+                file
             }
             What::Remove(path) => live.remove(path),
             _ => None,
@@ -141,15 +141,17 @@ impl Image {
     fn apply(&mut self, what: &What, file: Option<FileId>) {
         match what {
             What::MakeDir(path) => {
-                self.dirs.insert(path.clone());
+                self.dirs.insert(path.clone(), ());
             }
             What::Create(file, path) => {
                 self.names.insert(path.clone(), *file);
             }
             What::Rename(from, to) => {
                 if file.is_some() && self.names.get(from) == file.as_ref() {
-                    let file = self.names.remove(from).expect("just seen");
-                    self.names.insert(to.clone(), file);
+                    rename(&mut self.names, from, to);
+                } else if self.dirs.contains_key(from) {
+                    rename(&mut self.dirs, from, to);
+                    rename(&mut self.names, from, to);
                 }
             }
             What::Remove(path) => {
@@ -228,12 +230,12 @@ impl Image {
 
     /// Names that a walk from the top finds: one in a directory that was lost is lost with it.
     fn reachable(&self, path: &Path) -> bool {
-        path.ancestors().skip(1).all(|dir| dir.as_os_str().is_empty() || self.dirs.contains(dir))
+        path.ancestors().skip(1).all(|dir| dir.as_os_str().is_empty() || self.dirs.contains_key(dir))
     }
 
     /// Puts it below `root` of a disk.
     pub(crate) fn write_to(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
-        for dir in self.dirs.iter().filter(|dir| self.reachable(dir)) {
+        for dir in self.dirs.keys().filter(|dir| self.reachable(dir)) {
             disk.create_dir_all(&root.join(dir))?;
         }
         for (path, file) in self.names.iter().filter(|(path, _)| self.reachable(path)) {
@@ -303,6 +305,30 @@ mod tests {
             })
             .collect();
         assert_eq!(seen.len(), 4, "{seen:?}");
+    }
+
+    #[test]
+    fn a_directory_is_renamed_with_all_that_is_in_it() {
+        let recording = record(vec![
+            What::MakeDir("a".into()),
+            What::MakeDir("a/b".into()),
+            What::Create(1, "a/b/f".into()),
+            What::Create(2, "a/g".into()),
+            What::SyncDir("".into()),
+            What::SyncDir("a".into()),
+            What::SyncDir("a/b".into()),
+            What::Rename("a".into(), "z".into()),
+            What::Remove("z/g".into()),
+        ]);
+        let mut random = StdRng::seed_from_u64(1);
+        let mut after = |left| Image::after(&recording, recording.now(), left, &mut random);
+        let all = after(Left::All);
+        assert_eq!(
+            (content(&all, "z/b/f"), content(&all, "z/g"), content(&all, "a/b/f")),
+            (Some(vec![]), None, None)
+        );
+        let nothing = after(Left::Nothing);
+        assert_eq!((content(&nothing, "z/b/f"), content(&nothing, "a/g")), (None, Some(vec![])));
     }
 
     #[test]

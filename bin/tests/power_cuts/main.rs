@@ -11,7 +11,8 @@
 //!
 //! It is recorded twice. *Inside*, a node of this process works through a disk door and a storage engine that write
 //! down what they are asked for; what an engine may lose is what its port says ([`trandb_runtime::engine`]).
-//! *Outside*, `strace` watches the system calls of a real process with its data directory, sled's own among them;
+//! *Outside*, `strace` watches the system calls of a real process with its data directory, those of its storage engine
+//! among them, once for each that there is;
 //! where there is no `strace`, that is said and passed over.
 //!
 //! Whether the judge finds anything is tried with faults planted: a sync is left out, and must be missed.

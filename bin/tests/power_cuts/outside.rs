@@ -1,4 +1,5 @@
-//! Recorded outside: a real process with its data directory, its system calls watched by `strace`.
+//! Recorded outside: a real process with its data directory, its system calls watched by `strace`, once with each storage
+//! engine that there is on disk.
 
 use crate::cuts::{self, Run, Until};
 use crate::harness::{Node, Ports};
@@ -9,15 +10,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use trandb_actors::node::{NodeOptions, StorageDoor};
+use trandb_runtime::config::EngineKind;
 use trandb_runtime::disk::RealDisk;
 
 /// Where a node keeps its data within its folder, which is what is recorded.
 const DATA: &str = "data";
 
-fn record(seed: u64, fault: Option<&str>) -> Run {
+fn record(engine: EngineKind, seed: u64, fault: Option<&str>) -> Run {
     let folder = tempfile::tempdir().expect("a folder");
     let (home, trace) = (folder.path().join("node"), folder.path().join("trace"));
-    let mut environment = settings::environment();
+    let mut environment = settings::environment(engine);
     environment.extend(fault.map(|fault| ("TRANDB_PLANT", fault.to_owned())));
     let ports = Ports::free(1).remove(0);
     let mut node = Node::start_by(strace::wrapper(&trace), &home, ports, &[], environment);
@@ -36,44 +38,75 @@ fn record(seed: u64, fault: Option<&str>) -> Run {
     Run { recording: trace.recording, history }
 }
 
-fn restore(image: &Image, folder: &Path) -> NodeOptions {
+fn restore(engine: EngineKind, image: &Image, folder: &Path) -> NodeOptions {
     image.write_to(&RealDisk, folder).expect("there is room");
-    let config = settings::config(&folder.join(DATA));
-    cuts::options(settings::judged(config), StorageDoor::Configured)
+    let mut config = settings::judged(settings::config(&folder.join(DATA)));
+    config.storage.engine = engine;
+    cuts::options(config, StorageDoor::Configured)
 }
 
+fn restore_with_sled(image: &Image, folder: &Path) -> NodeOptions {
+    restore(EngineKind::Sled, image, folder)
+}
+
+fn restore_with_fjall(image: &Image, folder: &Path) -> NodeOptions {
+    restore(EngineKind::Fjall, image, folder)
+}
+
+/// A fault shows in one of some thirty cuts: more than enough for luck to play no part.
+const CUTS_UNTIL_FOUND: usize = 400;
+
 /// None where it cannot be tried.
-fn failed_cuts(fault: Option<&str>) -> Option<usize> {
+fn failed_cuts(engine: EngineKind, fault: Option<&str>) -> Option<usize> {
     if !strace::is_there() {
         println!("skipped: there is no strace here, or it may not trace");
         return None;
     }
     let seed = settings::seed();
-    let until = if fault.is_some() { Until::Failure } else { Until::Done };
-    Some(record(seed, fault).cut(settings::cuts(), until, seed, restore))
+    let (cuts, until) = match fault {
+        Some(_) => (settings::cuts().max(CUTS_UNTIL_FOUND), Until::Failure),
+        None => (settings::cuts(), Until::Done),
+    };
+    let restore = if engine == EngineKind::Fjall { restore_with_fjall } else { restore_with_sled };
+    Some(record(engine, seed, fault).cut(cuts, until, seed, restore))
 }
 
-#[test]
-fn no_cut_loses_what_a_process_synced() {
-    if let Some(failed) = failed_cuts(None) {
+fn nothing_is_lost(engine: EngineKind) {
+    if let Some(failed) = failed_cuts(engine, None) {
         assert_eq!(failed, 0);
     }
 }
 
-fn is_found(fault: &str) {
-    if let Some(failed) = failed_cuts(Some(fault)) {
-        assert!(failed > 0, "{fault} was not found");
+#[test]
+fn no_cut_loses_what_a_process_synced_with_sled() {
+    nothing_is_lost(EngineKind::Sled);
+}
+
+#[test]
+fn no_cut_loses_what_a_process_synced_with_fjall() {
+    nothing_is_lost(EngineKind::Fjall);
+}
+
+fn is_found(engine: EngineKind, fault: &str) {
+    if let Some(failed) = failed_cuts(engine, Some(fault)) {
+        assert!(failed > 0, "{fault} was not found with {engine}");
     }
 }
 
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "nothing is planted in release builds")]
 fn a_sync_that_is_left_out_outside_is_found() {
-    is_found("ack-before-sync");
+    is_found(EngineKind::Sled, "ack-before-sync");
 }
 
 #[test]
 #[ignore = "takes a thousand cuts to be sure of: TRANDB_POWER_CUTS=1000"]
-fn a_sync_of_the_engine_that_is_left_out_outside_is_found() {
-    is_found("engine-without-sync");
+fn a_sync_of_the_engine_that_is_left_out_outside_is_found_with_sled() {
+    is_found(EngineKind::Sled, "engine-without-sync");
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "nothing is planted in release builds")]
+fn a_sync_of_the_engine_that_is_left_out_outside_is_found_with_fjall() {
+    is_found(EngineKind::Fjall, "engine-without-sync");
 }

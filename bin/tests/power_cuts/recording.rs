@@ -81,7 +81,19 @@ pub(crate) struct Recording {
     pub(crate) events: Vec<Event>,
     clock: Clock,
     names: BTreeMap<PathBuf, FileId>,
+    dirs: BTreeMap<PathBuf, ()>,
     files: usize,
+}
+
+/// Moves what is called `from`, or lies below that, to `to`; what was called so before is replaced.
+pub(crate) fn rename<T>(names: &mut BTreeMap<PathBuf, T>, from: &Path, to: &Path) {
+    let moved: Vec<PathBuf> = names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+    for path in moved {
+        let below = path.strip_prefix(from).expect("just seen");
+        let name = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
+        let content = names.remove(&path).expect("just seen");
+        names.insert(name, content);
+    }
 }
 
 impl Recording {
@@ -110,9 +122,11 @@ impl Recording {
         event.ended = Some(ended);
         match &event.what {
             What::Rename(from, to) => {
-                if let Some(file) = self.names.remove(from) {
-                    self.names.insert(to.clone(), file);
-                }
+                rename(&mut self.names, from, to);
+                rename(&mut self.dirs, from, to);
+            }
+            What::MakeDir(path) => {
+                self.dirs.insert(path.clone(), ());
             }
             What::Remove(path) => {
                 self.names.remove(path);
@@ -131,6 +145,11 @@ impl Recording {
     /// The file of that name.
     pub(crate) fn file(&self, path: &Path) -> Option<FileId> {
         self.names.get(path).copied()
+    }
+
+    /// Whether a directory of that name was made.
+    pub(crate) fn is_dir(&self, path: &Path) -> bool {
+        self.dirs.contains_key(path)
     }
 
     /// Counts of syncs, renames and so on, for the heading of a run.

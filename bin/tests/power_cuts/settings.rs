@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::time::Duration;
-use trandb_runtime::config::Config;
+use trandb_runtime::config::{Config, EngineKind};
 
 /// A number from the environment.
 ///
@@ -65,9 +65,10 @@ pub(crate) fn judged(mut config: Config) -> Config {
     config
 }
 
-/// The same for a process.
-pub(crate) fn environment() -> Vec<(&'static str, String)> {
+/// The same for a process, with that engine.
+pub(crate) fn environment(engine: EngineKind) -> Vec<(&'static str, String)> {
     vec![
+        ("TRANDB_STORAGE__ENGINE", engine.to_string()),
         ("TRANDB_NODE__PARTITIONS", PARTITIONS.to_string()),
         ("TRANDB_RAFT__KEPT_ENTRIES", KEPT_ENTRIES.to_string()),
         ("TRANDB_STORAGE__CHECKPOINT_INTERVAL_MS", CHECKPOINT_INTERVAL_MS.to_string()),

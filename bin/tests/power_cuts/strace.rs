@@ -130,6 +130,8 @@ struct Reader {
     /// By file number; several may stand for the same open file.
     open: BTreeMap<i64, usize>,
     opened: Vec<Open>,
+    /// How long files are.
+    lengths: BTreeMap<FileId, u64>,
     /// By thread.
     calls: BTreeMap<u32, Call>,
 }
@@ -170,12 +172,25 @@ impl Reader {
     /// A call begins: what it writes may be there from now on.
     fn begin(&mut self, name: &str, arguments: &str) -> Call {
         let what = self.effect(name, arguments);
+        self.measure(what.as_ref());
         let event = what.map(|what| self.trace.recording.begin(what));
         if name == "close" {
             // The number may be given out again before the call is seen to return.
             self.open.remove(&fd(arguments));
         }
         Call { name: name.to_owned(), arguments: arguments.to_owned(), event }
+    }
+
+    /// Notes how long a file is after that.
+    fn measure(&mut self, what: Option<&What>) {
+        let (file, bytes, shrinks) = match what {
+            Some(What::Write { file, offset, data }) => (*file, offset + data.len() as u64, false),
+            Some(What::Allocate { file, bytes }) => (*file, *bytes, false),
+            Some(What::Length { file, bytes }) => (*file, *bytes, true),
+            _ => return,
+        };
+        let length = self.lengths.entry(file).or_default();
+        *length = if shrinks { bytes } else { bytes.max(*length) };
     }
 
     /// What a call does to what is recorded.
@@ -189,9 +204,14 @@ impl Reader {
         match name {
             "write" | "writev" | "pwrite64" | "pwritev" => {
                 let Some(Open::File { id, at, append }) = opened() else { return None };
-                assert!(!append, "a file is appended to by the system: {}", start(arguments));
                 let data = strings(arguments).concat();
-                let offset = if name.starts_with('p') { last() } else { at as u64 };
+                let offset = if append {
+                    self.lengths.get(&id).copied().unwrap_or_default()
+                } else if name.starts_with('p') {
+                    last()
+                } else {
+                    at as u64
+                };
                 Some(What::Write { file: id, offset, data: data.into() })
             }
             "ftruncate" => Some(What::Length { file: file()?, bytes: last() }),
@@ -284,7 +304,8 @@ impl Reader {
             self.open.remove(&fd);
             return;
         };
-        let open = if arguments.contains("O_DIRECTORY") || self.root.join(&path).is_dir() {
+        let is_dir = self.trace.recording.is_dir(&path) || self.root.join(&path).is_dir();
+        let open = if arguments.contains("O_DIRECTORY") || is_dir {
             Open::Dir(path)
         } else {
             let recording = &mut self.trace.recording;
@@ -298,8 +319,8 @@ impl Reader {
             if arguments.contains("O_TRUNC") {
                 let event = recording.begin(What::Length { file: id, bytes: 0 });
                 recording.end(event);
+                self.lengths.insert(id, 0);
             }
-            // As its length is not known here, a file that is appended to must have been written through this alone.
             Open::File { id, at: 0, append: arguments.contains("O_APPEND") }
         };
         self.opened.push(open);
@@ -421,6 +442,8 @@ mod tests {
             format!("7 1.000011 write(5, {}, 1) = 1", hex("x")),
             format!("7 1.000012 rename({}, {}) = 0", hex("/root/f"), hex("/root/g")),
             format!("7 1.000013 mkdir({}, 0700) = -1 EEXIST (File exists)", hex("/root/d")),
+            format!("7 1.000014 openat(AT_FDCWD, {}, O_WRONLY|O_APPEND) = 5", hex("/root/g")),
+            format!("7 1.000014 write(5, {}, 1) = 1", hex("e")),
             "7 1.000014 +++ exited with 0 +++".to_owned(),
         ];
         let trace = read_lines(&lines);
@@ -436,6 +459,7 @@ mod tests {
                 "Write { file: 1, offset: 9, data: b\"z\" }",
                 "Rename(\"f\", \"g\")",
                 "SyncDir(\"/\")",
+                "Write { file: 1, offset: 10, data: b\"e\" }",
             ]
         );
         let (sync, write) = (&trace.recording.events[3], &trace.recording.events[4]);
