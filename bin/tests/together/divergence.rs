@@ -111,7 +111,7 @@ fn damage(
 
 #[test]
 fn a_byte_that_changes_in_memory_is_found_and_repaired_while_clients_go_on() {
-    let mut cluster = Cluster::start(3, &["--partitions", "4"]);
+    let mut cluster = Cluster::start(3, &["--partitions", "8"]);
     cluster.wait_spread();
     let client = cluster.client();
     for number in 0..KEYS {
