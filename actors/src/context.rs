@@ -3,6 +3,7 @@
 
 use crate::gauges::Gauges;
 use crate::large::LargeWrites;
+use crate::memory::Memory;
 use crate::oracle::OracleMessage;
 use crate::partition::{PartitionMessage, ReplicaState};
 use crate::router::{RouterMessage, Routes};
@@ -55,6 +56,8 @@ pub struct NodeContext {
     pub checkpoint_turn: Semaphore,
     /// Turns and pace of large values that are written through this node.
     pub large_writes: LargeWrites,
+    /// What may be put here yet.
+    pub memory: Memory,
     /// The transactions that began here.
     pub transactions: Transactions,
     /// Gauges and counters.

@@ -102,6 +102,10 @@ impl Database {
         if !headless.is_empty() {
             reasons.push(format!("no leader can be reached of {}", headless.join(", ")));
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        // Reads and deletes go on, and no other node would take the values.
+        let mut details: Vec<String> = self.context.no_memory().map(|why| why.message).into_iter().collect();
+        let full = routes.full.iter().map(|node| format!("{node} has no memory for more values"));
+        details.extend(full);
+        Readiness { ready: reasons.is_empty(), reasons, details }
     }
 }

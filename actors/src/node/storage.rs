@@ -15,6 +15,9 @@ use trandb_runtime::engine::{Engine, MemoryEngine, SledEngine, SledOptions, Work
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
 
+/// The part of a node's memory that its engine may cache in, where that is less than the engine's default.
+const CACHE_PART: u64 = 16;
+
 /// Where the identity is kept.
 enum Keeper {
     Directory(DataDir),
@@ -36,6 +39,7 @@ impl Storage {
         config: &Config,
         door: StorageDoor,
         random: &Random,
+        memory_bytes: Option<u64>,
     ) -> Result<Self, StartError> {
         match door {
             StorageDoor::Configured if config.node.ephemeral => {
@@ -48,7 +52,7 @@ impl Storage {
                 let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
                 let engine: Arc<dyn Engine> = match config.storage.engine {
                     EngineKind::Sled => Arc::new(
-                        SledEngine::open(&directory.engine_dir(), SledOptions::default())
+                        SledEngine::open(&directory.engine_dir(), sled_options(memory_bytes))
                             .map_err(|error| StartError::Storage(error.to_string()))?,
                     ),
                     EngineKind::Memory => Arc::new(MemoryEngine::new()),
@@ -183,6 +187,13 @@ fn refuse_lost_checkpoints(
         }
     }
     Ok(())
+}
+
+/// Of a node with so many bytes of memory: its data needs it more than what is also on disk.
+fn sled_options(memory_bytes: Option<u64>) -> SledOptions {
+    let options = SledOptions::default();
+    let share = memory_bytes.map_or(options.cache_bytes, |bytes| bytes / CACHE_PART);
+    SledOptions { cache_bytes: options.cache_bytes.min(share) }
 }
 
 fn fresh(random: &Random) -> Identity {

@@ -9,6 +9,7 @@ mod harness;
 use harness::PATIENT as TIMING;
 
 mod hostile;
+mod memory;
 mod panics;
 mod refusals;
 mod tour;

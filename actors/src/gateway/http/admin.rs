@@ -26,7 +26,12 @@ pub(super) async fn readyz(State(http): State<Arc<Http>>, request: Request) -> R
     no_parameters(&request)?;
     let readiness = http.backend.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json(status, &json!({ "ready": readiness.ready, "reasons": readiness.reasons }));
+    let body = json!({
+        "ready": readiness.ready,
+        "reasons": readiness.reasons,
+        "details": readiness.details,
+    });
+    let mut response = json(status, &body);
     if !readiness.ready {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

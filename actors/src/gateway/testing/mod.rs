@@ -190,6 +190,7 @@ impl Backend for FakeDatabase {
         Readiness {
             ready: failure.is_none(),
             reasons: failure.iter().map(|error| error.message.clone()).collect(),
+            details: vec!["all is made up".to_owned()],
         }
     }
 
