@@ -4,6 +4,7 @@
 use crate::alarms::Alarms;
 use crate::gauges::Gauges;
 use crate::large::LargeWrites;
+use crate::memory::Memory;
 use crate::node::Fatal;
 use crate::oracle::OracleMessage;
 use crate::partition::{PartitionMessage, ReplicaState};
@@ -57,6 +58,8 @@ pub struct NodeContext {
     pub checkpoint_turn: Semaphore,
     /// Turns and pace of large values that are written through this node.
     pub large_writes: LargeWrites,
+    /// What may be put here yet.
+    pub memory: Memory,
     /// The transactions that began here.
     pub transactions: Transactions,
     /// Gauges and counters.

@@ -9,6 +9,7 @@ pub mod database;
 pub mod gateway;
 pub mod gauges;
 pub mod large;
+pub mod memory;
 pub mod node;
 pub mod oracle;
 pub mod partition;

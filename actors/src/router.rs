@@ -24,6 +24,8 @@ pub struct Routes {
     pub leads: Arc<BTreeMap<PartitionId, Lead>>,
     /// Nodes that are handing over and should lead nothing.
     pub stopping: Arc<BTreeSet<NodeId>>,
+    /// Other nodes that have no memory for more values.
+    pub full: Arc<BTreeSet<NodeId>>,
 }
 
 /// What is known of a group's leader.
@@ -59,6 +61,9 @@ pub struct Gossip {
     /// It is about to stop, or can write nothing, so nothing should be handed to it.
     #[serde(default)]
     pub stopping: bool,
+    /// It has no memory for more values, so none should be put where it keeps them.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// What the router is sent.
@@ -167,7 +172,7 @@ impl RouterState {
 
     fn heard(&mut self, heard: &BTreeMap<NodeId, Bytes>) {
         let mut news = Vec::new();
-        let mut stopping = BTreeSet::new();
+        let (mut stopping, mut full) = (BTreeSet::new(), BTreeSet::new());
         for (&node, bytes) in heard {
             // A peer of a newer version may say more, or say it differently; then its leads are learned from
             // the replicas here and from refusals.
@@ -175,12 +180,15 @@ impl RouterState {
             if gossip.stopping {
                 stopping.insert(node);
             }
+            if gossip.full {
+                full.insert(node);
+            }
             for (group, term, applied, voters) in gossip.leads {
                 news.push((group, Lead { term, leader: Some(node), applied, voters }));
             }
         }
-        if *self.routes.stopping != stopping {
-            self.routes.stopping = Arc::new(stopping);
+        if *self.routes.stopping != stopping || *self.routes.full != full {
+            (self.routes.stopping, self.routes.full) = (Arc::new(stopping), Arc::new(full));
             self.publish();
         }
         self.learn(news);
@@ -199,7 +207,8 @@ impl RouterState {
             .filter(|(_, lead)| lead.leader == Some(me))
             .map(|(&group, lead)| (group, lead.term, lead.applied, lead.voters.clone()))
             .collect();
-        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping: !self.context.may_lead() }));
+        let (stopping, full) = (!self.context.may_lead(), self.context.memory.is_full());
+        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping, full }));
         self.context.hub.gossip().send_if_modified(|current| {
             let changed = *current != bytes;
             *current = bytes;

@@ -11,6 +11,7 @@ use trandb_runtime::config::Config;
 use trandb_runtime::datadir::Identity;
 use trandb_runtime::disk::SimDisk;
 use trandb_runtime::engine::MemoryEngine;
+use trandb_runtime::memory::NoMeter;
 
 /// A node with few partitions, on free ports, and what `set` changes of its settings.
 pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOptions {
@@ -24,6 +25,7 @@ pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOpti
         Doors { metrics: Arc::new(String::new), version: "test".to_owned(), commit: "test".to_owned() };
     let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
     NodeOptions {
+        meter: Arc::new(NoMeter),
         storage: StorageDoor::Given {
             disk: Arc::new(disk.clone()),
             engine: Arc::new(MemoryEngine::new()),

@@ -65,7 +65,7 @@ impl ConnectionError {
     pub fn into_error(self) -> Error {
         match &self {
             Self::Refused { error, .. } if matches!(error.code, ErrorCode::Denied | ErrorCode::Invalid) => {
-                Error { code: error.code, message: self.to_string() }
+                Error { message: self.to_string(), ..error.clone() }
             }
             _ => Error::unavailable(self.to_string()),
         }

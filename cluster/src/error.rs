@@ -107,6 +107,10 @@ pub struct Error {
     pub code: ErrorCode,
     /// Lower case, what happened, then the values.
     pub message: String,
+    /// What is full is memory: that passes when something is deleted or memory added, seldom within a moment. Only with
+    /// the code [`ErrorCode::Overloaded`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out_of_memory: bool,
 }
 
 macro_rules! constructors {
@@ -114,7 +118,7 @@ macro_rules! constructors {
         $(
             #[doc = concat!("An error with code [`ErrorCode::", stringify!($code), "`].")]
             pub fn $name(message: impl Into<String>) -> Self {
-                Self { code: ErrorCode::$code, message: message.into() }
+                Self { code: ErrorCode::$code, message: message.into(), out_of_memory: false }
             }
         )*
     };
@@ -132,6 +136,17 @@ impl Error {
         overloaded => Overloaded,
         denied => Denied,
         internal => Internal,
+    }
+
+    /// An error with code [`ErrorCode::Overloaded`]: nothing more is put where it should be kept in memory.
+    pub fn out_of_memory(message: impl Into<String>) -> Self {
+        Self { out_of_memory: true, ..Self::overloaded(message) }
+    }
+
+    /// The HTTP status: that of its code's row, but for a lack of memory, which is a lack of room (507) rather than too
+    /// much at once.
+    pub fn http(&self) -> u16 {
+        if self.out_of_memory { 507 } else { self.code.row().http }
     }
 
     /// Whether the same request may be sent again as it is.
@@ -154,5 +169,17 @@ mod tests {
             assert_eq!(rmp_serde::from_slice::<String>(&bytes).expect("is its name"), row.name);
             assert!((400..600).contains(&row.http));
         }
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_told_from_other_overload_and_absent_otherwise() {
+        for (error, http) in [(Error::out_of_memory("full"), 507), (Error::overloaded("busy"), 429)] {
+            let bytes = rmp_serde::to_vec_named(&error).expect("encodes");
+            let decoded: Error = rmp_serde::from_slice(&bytes).expect("decodes");
+            assert_eq!((&decoded, decoded.http()), (&error, http));
+            assert!(decoded.is_retryable());
+        }
+        let bytes = rmp_serde::to_vec_named(&Error::overloaded("busy")).expect("encodes");
+        assert!(!bytes.windows(6).any(|part| part == b"memory"), "older clients know nothing of it");
     }
 }

@@ -13,6 +13,7 @@ pub mod forming;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub mod memory;
 pub mod mvcc;
 pub mod oracle;
 pub mod pace;

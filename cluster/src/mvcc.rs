@@ -113,6 +113,14 @@ impl Chain {
         }
     }
 
+    /// Since when there is something that a read of now does not need: an older version, or a tombstone.
+    pub(crate) fn garbage_since(&self) -> Option<Timestamp> {
+        match self {
+            Self::One(version) => version.value.is_none().then_some(version.timestamp),
+            Self::Many(versions) => versions.get(1).map(|version| version.timestamp),
+        }
+    }
+
     /// The newest version whose timestamp is not above `at`, a tombstone too.
     pub(crate) fn visible(&self, at: Timestamp) -> Option<&Version> {
         // Nearly all reads want the latest: look there before searching.

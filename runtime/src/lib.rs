@@ -5,6 +5,7 @@ pub mod config;
 pub mod datadir;
 pub mod disk;
 pub mod engine;
+pub mod memory;
 pub mod net;
 pub mod pace;
 pub mod peer;

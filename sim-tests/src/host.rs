@@ -10,10 +10,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trandb_actors::node::{self, Doors, NodeOptions, StorageDoor};
 use trandb_cluster::InstanceId;
+use trandb_cluster::memory::Usage;
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::Identity;
 use trandb_runtime::disk::SimDisk;
 use trandb_runtime::engine::MemoryEngine;
+use trandb_runtime::memory::Meter;
 use trandb_runtime::random::Random;
 
 /// Where a node's native door is.
@@ -22,6 +24,27 @@ pub const NATIVE_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7401;
 /// Where a node's HTTP door is.
 const HTTP_PORT: u16 = 7402;
+
+/// Memory of a simulated machine.
+const MEMORY_BYTES: u64 = 1 << 30;
+
+/// How full a simulated machine's memory is: the process is of all machines, so what it uses says nothing of one.
+#[derive(Debug, Clone, Default)]
+pub struct SimMemory(Arc<AtomicBool>);
+
+impl SimMemory {
+    /// From now on, or not any more, all of it is used.
+    pub fn fill(&self, full: bool) {
+        self.0.store(full, Ordering::Relaxed);
+    }
+}
+
+impl Meter for SimMemory {
+    fn usage(&self) -> Option<Usage> {
+        let resident = if self.0.load(Ordering::Relaxed) { MEMORY_BYTES } else { 0 };
+        Some(Usage { allocated: None, resident })
+    }
+}
 
 /// A simulated machine with a node on it.
 pub struct Host {
@@ -38,6 +61,7 @@ pub struct Host {
     disk: SimDisk,
     engine: MemoryEngine,
     identity: Arc<Mutex<Identity>>,
+    memory: SimMemory,
     /// Whether a fault is under way that a node must not survive.
     may_fail: AtomicBool,
     /// Whether it has not.
@@ -64,6 +88,7 @@ impl Host {
             disk: SimDisk::new(),
             engine: MemoryEngine::new(),
             identity: Arc::new(Mutex::new(identity)),
+            memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             leaps: watch::Sender::new(Duration::ZERO),
@@ -78,6 +103,11 @@ impl Host {
     /// The machine's disk.
     pub fn disk(&self) -> &SimDisk {
         &self.disk
+    }
+
+    /// The machine's memory.
+    pub fn memory(&self) -> &SimMemory {
+        &self.memory
     }
 
     /// The machine's wall clock.
@@ -153,6 +183,8 @@ impl Host {
             net: Arc::new(SimNet),
             clock: Arc::new(self.clock.clone()),
             random: Random::seeded(self.seed.wrapping_add(boot)),
+            meter: Arc::new(self.memory.clone()),
+            memory_bytes: Some(MEMORY_BYTES),
             storage: StorageDoor::Given {
                 disk: Arc::new(self.disk.clone()),
                 engine: Arc::new(self.engine.clone()),

@@ -27,10 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-#[cfg(debug_assertions)]
-use trandb_cluster::EncodedKey;
 use trandb_cluster::wire::{KeyOp, KeyResult, TraceContext};
-use trandb_cluster::{ClusterId, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
+use trandb_cluster::{ClusterId, EncodedKey, Error, KeyspaceId, NodeId, PartitionId, Timestamp};
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::rpc::{Reply, RpcError};
 
@@ -68,7 +66,7 @@ pub struct Readiness {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
-    /// What is wrong with replicas; others serve in place of those.
+    /// What is wrong though it should: a part of what it is asked is refused.
     pub details: Vec<String>,
 }
 
@@ -117,6 +115,18 @@ impl Database {
         let routes = self.routes.borrow();
         let name = routes.table.keyspaces().find(|(_, known)| *known == id).map(|(name, _)| name.to_owned());
         name.unwrap_or_else(|| id.to_string())
+    }
+
+    /// Whether a value of so many bytes may be put: by this node, which holds it until it is committed, and where it is
+    /// kept.
+    ///
+    /// # Errors
+    /// `overloaded` for lack of memory at either.
+    pub(crate) fn admit(&self, key: &EncodedKey, bytes: usize) -> Result<(), Error> {
+        let partition = self.routes.borrow().table.partition_of(key.token());
+        // Without a map nothing is committed, either; whoever commits is told so.
+        let Some(partition) = partition else { return Ok(()) };
+        self.context.admit(partition, 1, key.as_bytes().len() + bytes)
     }
 
     /// Makes this node's actor of a partition panic, to see its supervisor at work. Debug builds only.

@@ -102,6 +102,11 @@ impl Database {
         if !headless.is_empty() {
             reasons.push(format!("no leader can be reached of {}", headless.join(", ")));
         }
-        Readiness { ready: reasons.is_empty(), reasons, details: self.context.alarms.texts() }
+        // Others serve in place of wrong replicas.
+        let mut details = self.context.alarms.texts();
+        // Reads and deletes go on, and no other node would take the values.
+        details.extend(self.context.no_memory().map(|why| why.message));
+        details.extend(routes.full.iter().map(|node| format!("{node} has no memory for more values")));
+        Readiness { ready: reasons.is_empty(), reasons, details }
     }
 }

@@ -32,6 +32,7 @@ use crate::database::Database;
 use crate::gateway::{GatewayOptions, HttpOptions, serve_http, serve_native};
 use crate::gauges::Gauges;
 use crate::large::{self, LargeWrites};
+use crate::memory::{self, Memory};
 use crate::replica::SystemMachine;
 use crate::router::Routes;
 use arc_swap::ArcSwap;
@@ -86,7 +87,9 @@ pub struct RunningNode {
 pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let started = Instant::now();
     let config = Arc::new(options.config);
-    let mut storage = Storage::open(&config, options.storage, options.conversion, &options.random).await?;
+    let memory_bytes = config.memory.limit.of(options.memory_bytes);
+    let mut storage =
+        Storage::open(&config, options.storage, options.conversion, &options.random, memory_bytes).await?;
     let native = bind(&*options.net, "native", &config.native.addr).await?;
     let peer = bind(&*options.net, "peer", &config.peer.addr).await?;
     let http = bind(&*options.net, "http", &config.http.addr).await?;
@@ -125,6 +128,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let place = Place::find(&mut storage, &hub, &seeds, instance, &addresses).await?;
     hub.identify(place.me).await?;
 
+    let memory = Memory::new(memory_bytes);
     let writer = storage.take_writer();
     let (log_failed, log_full) = (writer.failed(), writer.full());
     let (wal_actor, sink) = root::start_wal(writer).await?;
@@ -142,6 +146,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         started,
         checkpoint_turn: Semaphore::new(1),
         large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
+        memory,
         gauges: Gauges,
         alarms: Alarms::default(),
         failed: watch::Sender::new(None),
@@ -179,6 +184,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
         tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
         tokio::spawn(room::watch_log(context.clone())),
+        tokio::spawn(memory::watch(context.clone(), options.meter)),
         tokio::spawn(members::report(
             context.clone(),
             NodeAddresses {

@@ -5,6 +5,7 @@ use trandb_runtime::clock::{Clock, SystemClock};
 use trandb_runtime::config::Config;
 use trandb_runtime::disk::Disk;
 use trandb_runtime::engine::{Engine, Told};
+use trandb_runtime::memory::{Meter, SystemMeter, available};
 use trandb_runtime::net::{Net, RealNet};
 use trandb_runtime::random::Random;
 
@@ -18,6 +19,11 @@ pub struct NodeOptions {
     pub clock: Arc<dyn Clock>,
     /// Random numbers.
     pub random: Random,
+    /// What the process uses of its memory. Of several nodes in one process none can know its own share: they take one
+    /// that knows nothing.
+    pub meter: Arc<dyn Meter>,
+    /// The memory that there is for the process; none if that is not known.
+    pub memory_bytes: Option<u64>,
     /// Where data lies.
     pub storage: StorageDoor,
     /// Hears how far checkpoints are copied to another storage engine, if that is needed.
@@ -64,6 +70,8 @@ impl NodeOptions {
             net: Arc::new(RealNet),
             clock: Arc::new(SystemClock),
             random: Random::from_entropy(),
+            meter: Arc::new(SystemMeter),
+            memory_bytes: available(),
             storage: StorageDoor::Configured,
             conversion: Arc::new(|_| ()),
             park_port: 0,

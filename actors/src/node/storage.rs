@@ -15,6 +15,10 @@ use trandb_runtime::engine::{self, Engine, MemoryEngine, Told, Worker};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
 
+/// The part of a node's memory that its engine may cache in, where that is less than the engine's default: data needs it
+/// more than what is also on disk.
+const CACHE_PART: u64 = 16;
+
 /// Where the identity is kept.
 enum Keeper {
     Directory(DataDir),
@@ -37,6 +41,7 @@ impl Storage {
         door: StorageDoor,
         conversion: Told,
         random: &Random,
+        memory_bytes: Option<u64>,
     ) -> Result<Self, StartError> {
         match door {
             StorageDoor::Configured if config.node.ephemeral => {
@@ -47,8 +52,9 @@ impl Storage {
             }
             StorageDoor::Configured => {
                 let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
+                let cache_bytes = memory_bytes.map(|bytes| bytes / CACHE_PART);
                 let (directory, engine) =
-                    engine::open_aside(directory, config.storage.engine, conversion).await?;
+                    engine::open_aside(directory, config.storage.engine, cache_bytes, conversion).await?;
                 let wal = directory.wal_dir();
                 Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
             }

@@ -34,7 +34,7 @@ async fn open(disk: &SimDisk, engine: &MemoryEngine) -> Result<Storage, StartErr
         identity,
         inline: true,
     };
-    Storage::open(&Config::default(), door, Arc::new(|_| ()), &Random::seeded(1)).await
+    Storage::open(&Config::default(), door, Arc::new(|_| ()), &Random::seeded(1), None).await
 }
 
 /// Why it is refused; none when it opens.

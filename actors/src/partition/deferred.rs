@@ -69,6 +69,9 @@ impl Partition {
             return;
         }
         ends::taken(&call.step);
+        // What it puts was admitted where the transaction put it, and is no more refused.
+        let (count, bytes) = call.step.puts();
+        self.context.memory.charge(count, bytes);
         let span = trace::step(trace::of_step(&call.step), call.trace.as_ref(), self.context.node, self.id);
         let step = Arc::unwrap_or_clone(call.step);
         if let TxnStep::Resolve { txn, committed } = step {

@@ -256,6 +256,8 @@ pub enum LocalPartition {
     Rebuilt(u64, std::io::Result<()>),
     /// Time has passed: checkpoints, garbage collection, gauges.
     Tick,
+    /// Forget more of the past.
+    Collect,
     /// Write a checkpoint now, if there is anything to write.
     Checkpoint,
     /// Begin a checkpoint: its run and encoded meta, or none when there is nothing to write.

@@ -15,6 +15,7 @@ mod audit;
 mod checkpoint;
 mod deferred;
 mod ends;
+mod garbage;
 mod lend;
 #[cfg(test)]
 mod lend_tests;
@@ -50,7 +51,7 @@ use reads::{Parked, Reads};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::command::Command;
+use trandb_cluster::command::{Command, Write};
 use trandb_cluster::partition::PartitionState;
 use trandb_cluster::shared::decode_sharing;
 use trandb_cluster::wire::KeyOp;
@@ -66,9 +67,6 @@ const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// Bytes of versions that are handed to the storage engine at once.
 const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
-
-/// Keys that one garbage collection step looks at.
-const GC_KEYS_PER_TICK: usize = 2048;
 
 /// Leases without a word from a quorum after which a leader refuses writes: one is what the others wait before
 /// they elect anew, and another allows for a slow disk or network that still answers.
@@ -108,6 +106,7 @@ pub struct Partition {
     checkpoint: checkpoint::Schedule,
     audit: audit::Audit,
     loans: lend::Loans,
+    collection: garbage::Collection,
     lease: Duration,
 }
 
@@ -127,6 +126,7 @@ impl Actor for PartitionActor {
         let lease = context.lease();
         let mut partition = Partition {
             checkpoint: checkpoint::Schedule::new(started),
+            collection: garbage::Collection::new(started),
             applied: meta.log_id,
             membership: meta.membership,
             context,
@@ -278,6 +278,7 @@ impl Partition {
             LocalPartition::Borrowed(run, borrowed) => self.borrowed(run, borrowed)?,
             LocalPartition::Rebuilt(run, written) => self.rebuilt(run, written)?,
             LocalPartition::Tick => self.tick(),
+            LocalPartition::Collect => self.collect(),
             LocalPartition::Checkpoint => self.force_checkpoint(),
             LocalPartition::BeginCheckpoint(reply) => {
                 let _ = reply.send(self.begin_checkpoint());
@@ -317,9 +318,16 @@ impl Partition {
         // Reads and writes are answered at different times, so the router sends them apart.
         let mut results = Vec::with_capacity(call.ops.len());
         let mut writes = Vec::with_capacity(call.ops.len());
+        let refused = self.admit(&call.ops);
         let mut weight = 0;
         for op in call.ops.iter() {
-            weight += op.weight();
+            match (op, &refused) {
+                (KeyOp::Write(Write { value: Some(_), .. }), Some(refused)) => {
+                    results.push(Some(Err(refused.clone())));
+                    continue;
+                }
+                _ => weight += op.weight(),
+            }
             match op {
                 KeyOp::Write(write) => {
                     writes.push(write.clone());
@@ -331,10 +339,21 @@ impl Partition {
                 }
             }
         }
+        if writes.is_empty() {
+            reply.send(Answer::Done(results.into_iter().flatten().collect()));
+            return;
+        }
         self.hasten_for(&writes);
         let span = trace::step("partition write", call.trace.as_ref(), self.context.node, self.id);
         self.writes.push(Pending { writes, results, weight, reply, span });
         self.pump();
+    }
+
+    /// Why the values among these are not put, for lack of memory. What deletes goes on.
+    fn admit(&self, ops: &[KeyOp]) -> Option<Error> {
+        let puts = ops.iter().filter(|op| matches!(op, KeyOp::Write(Write { value: Some(_), .. })));
+        let (count, bytes) = puts.fold((0, 0), |(count, bytes), put| (count + 1, bytes + put.weight()));
+        if count == 0 { None } else { self.context.admit(self.id, count, bytes).err() }
     }
 
     /// Whether anything may be proposed here.
@@ -511,7 +530,7 @@ impl Partition {
     }
 
     fn tick(&mut self) {
-        self.state.gc_step(GC_KEYS_PER_TICK);
+        self.tend_garbage();
         self.context.gauges.partition(
             self.id,
             self.state.live_keys(),

@@ -159,6 +159,8 @@ pub struct Batch {
 enum Work {
     Writes(Vec<Pending>),
     Steps(Vec<PendingStep>),
+    /// Nothing, for nobody, but that the GC floor moves.
+    Floor,
 }
 
 impl Batch {
@@ -167,6 +169,7 @@ impl Batch {
         match &self.work {
             Work::Writes(callers) => callers.iter().map(|caller| caller.writes.len()).sum(),
             Work::Steps(steps) => steps.len(),
+            Work::Floor => 1,
         }
     }
 
@@ -175,6 +178,7 @@ impl Batch {
         let traced = match &self.work {
             Work::Writes(callers) => callers.iter().map(|caller| &caller.span).find(|span| !span.is_none()),
             Work::Steps(steps) => steps.iter().map(|step| &step.span).find(|span| !span.is_none()),
+            Work::Floor => None,
         };
         match traced {
             Some(span) => span.in_scope(|| child_span("replicate")),
@@ -196,6 +200,7 @@ impl Batch {
                 let bytes: usize = steps.iter().map(|step| step.weight() + ENCODED_OVERHEAD_BYTES).sum();
                 (Command::Txn(TxnEntry { timestamp, gc_floor, steps }), bytes)
             }
+            Work::Floor => (Command::Write(WriteBatch { timestamp, gc_floor, writes: Vec::new() }), 0),
         };
         Bytes::from(wire::encode_sized(&command, bytes + ENCODED_OVERHEAD_BYTES))
     }
@@ -215,6 +220,8 @@ impl Batch {
         match self.work {
             Work::Writes(callers) => callers.into_iter().map(Queued::Writes).collect(),
             Work::Steps(steps) => steps.into_iter().map(Queued::Step).collect(),
+            // Asked for again if it is still wanted.
+            Work::Floor => Vec::new(),
         }
     }
 }
@@ -231,6 +238,8 @@ pub(super) struct Writes {
     pub(super) deferred: Deferred,
     /// Nothing leaves the queue.
     pub(super) paused: bool,
+    /// An entry is wanted that moves the GC floor, should nothing else do so.
+    floor: bool,
 }
 
 impl Writes {
@@ -262,6 +271,16 @@ impl Writes {
         self.queue.push_back(queued);
     }
 
+    /// Whether nothing waits, nor is on its way into the log.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.is_settled() && !self.paused
+    }
+
+    /// Has the next batch, be it empty, move the GC floor.
+    pub(super) fn move_floor(&mut self) {
+        self.floor = true;
+    }
+
     /// Bytes that wait.
     pub(super) fn queued_bytes(&self) -> usize {
         self.queued_bytes
@@ -285,16 +304,15 @@ impl Writes {
 
     /// Closes the next batch if one may go; answers how many timestamps it needs.
     pub(super) fn next_grant(&mut self) -> Option<u64> {
-        if self.paused
-            || self.granting.is_some()
-            || self.queue.is_empty()
-            || self.in_flight.len() >= PROPOSALS_IN_FLIGHT_MAX
-        {
+        if self.paused || self.granting.is_some() || self.in_flight.len() >= PROPOSALS_IN_FLIGHT_MAX {
             return None;
         }
-        let mut work = match self.queue.front()? {
-            Queued::Writes(_) => Work::Writes(Vec::new()),
-            Queued::Step(_) => Work::Steps(Vec::new()),
+        let floor = std::mem::take(&mut self.floor);
+        let mut work = match self.queue.front() {
+            Some(Queued::Writes(_)) => Work::Writes(Vec::new()),
+            Some(Queued::Step(_)) => Work::Steps(Vec::new()),
+            None if floor => Work::Floor,
+            None => return None,
         };
         let (mut count, mut bytes) = (0, 0);
         if let Work::Steps(steps) = &mut work {
@@ -351,7 +369,7 @@ impl Writes {
     pub(super) fn refuse_unstamped(&mut self, refusal: &Refusal) {
         if let Some(batch) = &mut self.granting {
             let nobody = match &batch.work {
-                Work::Writes(_) => Work::Writes(Vec::new()),
+                Work::Writes(_) | Work::Floor => Work::Writes(Vec::new()),
                 Work::Steps(_) => Work::Steps(Vec::new()),
             };
             let work = std::mem::replace(&mut batch.work, nobody);
@@ -450,6 +468,7 @@ async fn propose_batch(
                     .collect();
                 return if blocked.is_empty() { Rest::Nothing } else { Rest::Blocked(blocked) };
             }
+            (LogApplied::Data(Applied::Writes(_)), Work::Floor) => return Rest::Nothing,
             (LogApplied::Data(Applied::Txns(answers)), Work::Steps(steps)) => {
                 for (pending, answer) in steps.into_iter().zip(answers) {
                     super::ends::applied(&pending.step);

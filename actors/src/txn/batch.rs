@@ -129,8 +129,12 @@ impl Database {
         let done = self.do_batch(&mut core, batch, running.as_ref(), doubt, request).await;
         self.release_locks(txn);
         match done {
-            // It may be its own earlier run that makes it fail.
-            Err(error) if doubt && error.code != ErrorCode::Unknown && !error.is_retryable() => {
+            // It may be its own earlier run that makes it fail; what memory is used up by may be it, too.
+            Err(error)
+                if doubt
+                    && error.code != ErrorCode::Unknown
+                    && (!error.is_retryable() || error.out_of_memory) =>
+            {
                 match self.inquire(txn, request).await {
                     Ok(committed @ TxnOutcome::Committed(_)) => Ok(TxnResponse::Outcome(committed)),
                     Ok(_) => Err(error),

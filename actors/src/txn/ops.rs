@@ -112,6 +112,9 @@ async fn put(
 ) -> Result<TxnResponse, Error> {
     let TxnWrite { key, value, condition } = write;
     let key = encode(database, &key)?;
+    if let Some(value) = &value {
+        database.admit(&key, value.len())?;
+    }
     if condition != Condition::Any {
         if core.wants_statement_snapshots() {
             core.set_statement_snapshot(database.timestamp(request).await?);

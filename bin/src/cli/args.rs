@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Repl(repl::Args),
     /// Look at the configuration that a node would start with.
     #[command(subcommand)]
-    Config(config::Command),
+    Config(Box<config::Command>),
     /// Print shell completions.
     Completions {
         /// For which shell.

@@ -56,7 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Config(command) => {
             let mut out = std::io::stdout().lock();
-            let code = config::run(command, &cli.global, &mut out)?;
+            let code = config::run(*command, &cli.global, &mut out)?;
             out.flush()?;
             Ok(code)
         }

@@ -47,6 +47,9 @@ pub struct Args {
     /// Replicas of each partition [default: 3]
     #[arg(long, value_name = "N")]
     replication: Option<String>,
+    /// What the process may use: 512MiB, 2GiB, or a share of what the machine has [default: 70%]
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
     /// Secret that the nodes of a cluster share; others on this machine can see it, prefer the file
     #[arg(long, value_name = "SECRET", conflicts_with = "peer_secret_file")]
     peer_secret: Option<String>,
@@ -87,6 +90,7 @@ impl Args {
             ("--advertise", "node.advertise", self.advertise),
             ("--partitions", "node.partitions", self.partitions),
             ("--replication", "node.replication", self.replication),
+            ("--memory-limit", "memory.limit", self.memory_limit),
             ("--peer-secret", "peer.secret", self.peer_secret),
             ("--peer-secret-file", "peer.secret_file", self.peer_secret_file),
             ("--log-format", "node.log_format", self.log_format),
@@ -114,7 +118,7 @@ impl Args {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use trandb_runtime::config::Config;
+    use trandb_runtime::config::{Config, MemorySize};
 
     fn config(line: &str) -> Result<Config, String> {
         let mut sources = Args::try_parse_from(line.split(' ')).expect("valid flags").sources();
@@ -126,7 +130,7 @@ mod tests {
     fn every_flag_reaches_its_key() {
         Args::command().debug_assert();
         let line = "trandb-node --data-dir d --seeds a:1,b:1 --port-base 7410 --http 127.0.0.1:9 --ephemeral \
-                    --partitions 4 --replication 1 --peer-secret s --advertise h --log-format json --insecure";
+                    --partitions 4 --replication 1 --peer-secret s --advertise h --log-format json --insecure --memory-limit 2GiB";
         let config = config(line).expect("valid");
         assert_eq!(config.node.data_dir.to_str(), Some("d"));
         assert_eq!(config.node.seeds, ["a:1", "b:1"]);
@@ -137,6 +141,7 @@ mod tests {
         assert_eq!((config.node.partitions, config.node.replication), (4, 1));
         assert_eq!(config.peer.secret.expose(), "s");
         assert_eq!(config.node.advertise, "h");
+        assert_eq!(config.memory.limit, MemorySize::Bytes(2 << 30));
     }
 
     #[test]
@@ -149,6 +154,12 @@ mod tests {
             config("trandb-node --resp 127.0.0.1:7403").expect_err("not built"),
             "resp.addr is 127.0.0.1:7403: the Redis protocol is not built yet"
         );
+        assert_eq!(
+            config("trandb-node --memory-limit 1MiB").expect_err("too little"),
+            "memory.limit is 1048576, it must be from 134217728 to 1099511627776"
+        );
+        let error = config("trandb-node --memory-limit 7parts").expect_err("no size");
+        assert!(error.starts_with("--memory-limit: memory.limit: \"7parts\" is neither a size"), "{error}");
         let both = ["trandb-node", "--peer-secret", "a", "--peer-secret-file", "b"];
         assert!(Args::try_parse_from(both).is_err());
     }

@@ -3,23 +3,25 @@
 use super::conversion;
 use super::drive::{Addresses, Failure, Service};
 use super::run::Launch;
+use std::sync::Arc;
 use trandb_actors::node::{Doors, NodeOptions, RunningNode, start};
+use trandb_runtime::memory::Meter;
 
 /// A running node.
 pub struct Node(RunningNode);
 
-/// Starts the node.
+/// Starts the node; `meter` says what the process uses of its memory.
 ///
 /// # Errors
 /// What is wrong, with the exit code for it.
-pub async fn serve(launch: Launch) -> Result<Node, Failure> {
+pub async fn serve(launch: Launch, meter: Arc<dyn Meter>) -> Result<Node, Failure> {
     let Launch { config, metrics, label, version, commit } = launch;
     let doors = Doors {
-        metrics: std::sync::Arc::new(move || metrics.render()),
+        metrics: Arc::new(move || metrics.render()),
         version: version.to_owned(),
         commit: commit.to_owned(),
     };
-    let options = NodeOptions { conversion: conversion::told(), ..NodeOptions::real(config, doors) };
+    let options = NodeOptions { meter, conversion: conversion::told(), ..NodeOptions::real(config, doors) };
     match start(options).await {
         Ok(node) => {
             label.set(node.node());

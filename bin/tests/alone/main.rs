@@ -11,6 +11,7 @@ use harness::PATIENT as TIMING;
 mod compressed;
 mod engines;
 mod hostile;
+mod memory;
 mod panics;
 mod refusals;
 mod tour;

@@ -188,7 +188,7 @@ async fn a_write_that_was_refused_does_not_end_as_unknown_for_want_of_time() {
 async fn errors_that_retries_cannot_mend_are_returned_at_once() {
     for code in [ErrorCode::Invalid, ErrorCode::ConditionFailed, ErrorCode::Unknown, ErrorCode::Internal] {
         let net = Net::default();
-        net.set("a", 1, once(move || Reaction::Answer(Err(Error { code, message: String::new() }))));
+        net.set("a", 1, once(move || Reaction::Answer(Err(Error { code, ..Error::internal("") }))));
         let client = builder(&net).connect("a").await.expect("lets it in");
         assert_eq!(client.put("k", "v").await.expect_err("as answered").code, code);
         assert_eq!(net.asked(is_data).len(), 1, "{code}");

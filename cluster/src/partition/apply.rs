@@ -3,7 +3,7 @@
 use super::PartitionState;
 use super::checkpoint::Checkpoints;
 use super::counters::Counters;
-use super::gc::Horizon;
+use super::gc::{Garbage, Horizon};
 use crate::command::{Applied, Command, Condition, Write, WriteBatch, WriteOutcome};
 use crate::key::EncodedKey;
 use crate::mvcc::{Chain, Version};
@@ -78,7 +78,8 @@ impl PartitionState {
             return done;
         }
         let version = Version { timestamp, index, value };
-        let pruned = install(entry, version, &mut self.counters, &mut self.checkpoints, horizon);
+        let (counters, checkpoints) = (&mut self.counters, &mut self.checkpoints);
+        let pruned = install(entry, version, counters, checkpoints, &mut self.garbage, horizon);
         if let Some((key, pruned)) = pruned {
             self.forget(&key, pruned);
         }
@@ -98,7 +99,8 @@ impl PartitionState {
             return;
         }
         let version = Version { timestamp, index: self.applied, value };
-        let pruned = install(entry, version, &mut self.counters, &mut self.checkpoints, horizon);
+        let (counters, checkpoints) = (&mut self.counters, &mut self.checkpoints);
+        let pruned = install(entry, version, counters, checkpoints, &mut self.garbage, horizon);
         if let Some((key, pruned)) = pruned {
             self.forget(&key, pruned);
         }
@@ -111,6 +113,7 @@ fn install(
     version: Version,
     counters: &mut Counters,
     checkpoints: &mut Checkpoints,
+    garbage: &mut Garbage,
     horizon: Horizon,
 ) -> Option<(EncodedKey, Vec<Version>)> {
     counters.version_added(&version);
@@ -130,8 +133,12 @@ fn install(
             if newest.index <= checkpoints.dirty_since() {
                 checkpoints.mark_dirty(occupied.key());
             }
+            let had_garbage = occupied.get().garbage_since().is_some();
             occupied.get_mut().push(version);
             let pruned = horizon.prune(occupied.get_mut(), PRUNE_PER_WRITE_MAX);
+            if let Some(since) = occupied.get().garbage_since().filter(|_| !had_garbage) {
+                garbage.add(since, occupied.key());
+            }
             (!pruned.is_empty()).then(|| (occupied.key().clone(), pruned))
         }
     }

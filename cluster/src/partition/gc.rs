@@ -4,7 +4,7 @@ use super::PartitionState;
 use crate::key::EncodedKey;
 use crate::mvcc::{Chain, Version};
 use crate::timestamp::Timestamp;
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 /// Up to where history is settled and no longer asked for: a version at or before it makes older ones of its
 /// key superfluous.
@@ -49,6 +49,38 @@ impl Horizon {
     }
 }
 
+/// The keys that hold garbage, or what will be when the floor has moved, by age: since when they do.
+///
+/// Every such key is here, at the time when its oldest version was superseded or it was deleted, or at an earlier one: to
+/// keep up with writes, which forget a few versions of their own key, would cost more than to look once in vain. So a
+/// key costs some 60 bytes while it has a past, and none otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Garbage {
+    due: BTreeSet<(Timestamp, EncodedKey)>,
+}
+
+impl Garbage {
+    /// Of keys and their versions.
+    pub(super) fn of<'a>(keys: impl IntoIterator<Item = (&'a EncodedKey, &'a Chain)>) -> Self {
+        let due = keys.into_iter().filter_map(|(key, chain)| Some((chain.garbage_since()?, key.clone())));
+        Self { due: due.collect() }
+    }
+
+    /// Notes a key that had no garbage until now.
+    pub(super) fn add(&mut self, since: Timestamp, key: &EncodedKey) {
+        self.due.insert((since, key.clone()));
+    }
+
+    fn remove(&mut self, since: Timestamp, key: EncodedKey) {
+        self.due.remove(&(since, key));
+    }
+
+    /// The first `max` keys up to a time, the oldest first.
+    fn upto(&self, floor: Timestamp, max: usize) -> Vec<(Timestamp, EncodedKey)> {
+        self.due.iter().take_while(|(since, _)| *since <= floor).take(max).cloned().collect()
+    }
+}
+
 impl PartitionState {
     pub(super) fn horizon(&self) -> Horizon {
         let checkpointed = self.checkpoints.committed();
@@ -60,47 +92,50 @@ impl PartitionState {
         }
     }
 
-    /// Looks at the next keys in turn and forgets what may go. A key looked at and a version forgotten
-    /// each count one step, and it stops after `keys_max` of them; the next call goes on from there, and after
-    /// the last key from the first. Answers how many versions went.
-    pub fn gc_step(&mut self, keys_max: usize) -> usize {
+    /// Forgets what may go, the longest superseded first. A key looked at and a version forgotten each count one step; it
+    /// ends after `steps_max` of them, and the next call goes on. Answers how many versions went: zero when there is nothing
+    /// below the floor, or a checkpoint or snapshot still needs it ([`Self::has_garbage`] tells which).
+    pub fn gc_step(&mut self, steps_max: usize) -> usize {
         let horizon = self.horizon();
-        let mut steps = 0;
-        let mut dropped = Vec::new();
-        let mut spent = Vec::new();
-        let start = self.sweep.take().map_or(Bound::Unbounded, Bound::Included);
-        for (key, chain) in self.keys.range_mut((start, Bound::Unbounded)) {
-            if steps >= keys_max {
-                self.sweep = Some(key.clone());
+        let (mut steps, mut count) = (0, 0);
+        for (due, key) in self.garbage.upto(horizon.timestamp, steps_max) {
+            if steps >= steps_max {
                 break;
             }
-            steps += 1;
-            let horizon = horizon.of(key);
-            if let Chain::Many(_) = chain {
-                let pruned = horizon.prune(chain, keys_max - steps);
-                steps += pruned.len();
-                if !pruned.is_empty() {
-                    dropped.push((key.clone(), pruned));
-                }
-                if steps >= keys_max && matches!(chain, Chain::Many(_)) {
-                    // There may be more of this key to forget.
-                    self.sweep = Some(key.clone());
-                    break;
-                }
-            }
-            if horizon.is_spent(chain) {
-                spent.push(key.clone());
-            }
-        }
-        let mut count = spent.len();
-        for (key, pruned) in dropped {
+            let left = steps_max - steps;
+            let horizon = horizon.of(&key);
+            let Some(chain) = self.keys.get_mut(&key) else {
+                self.garbage.remove(due, key);
+                steps += 1;
+                continue;
+            };
+            let pruned = horizon.prune(chain, left);
+            steps += pruned.len().max(1);
             count += pruned.len();
+            let spent = horizon.is_spent(chain) && (pruned.is_empty() || pruned.len() < left);
+            let next = if spent { None } else { chain.garbage_since() };
             self.forget(&key, pruned);
-        }
-        for key in spent {
-            self.forget_key(&key);
+            if spent {
+                steps += usize::from(steps < steps_max);
+                count += 1;
+                self.forget_key(&key);
+            }
+            if next != Some(due) {
+                self.garbage.remove(due, key.clone());
+                next.into_iter().for_each(|since| self.garbage.add(since, &key));
+            }
         }
         count
+    }
+
+    /// Whether something superseded lies below the floor.
+    pub fn has_garbage(&self) -> bool {
+        self.garbage_since().is_some_and(|since| since <= self.gc_floor)
+    }
+
+    /// Since when the longest superseded version is: it may go once the floor is there. None if nothing is superseded.
+    pub fn garbage_since(&self) -> Option<Timestamp> {
+        self.garbage.due.first().map(|(since, _)| *since)
     }
 
     /// Accounts for versions that were taken out of a chain, and has their engine records removed.
@@ -112,7 +147,7 @@ impl PartitionState {
     }
 
     pub(super) fn forget_key(&mut self, key: &EncodedKey) {
-        let chain = self.keys.remove(key).expect("the sweep has just seen it");
+        let chain = self.keys.remove(key).expect("it was just seen");
         let tombstone = chain.newest();
         self.counters.version_removed(tombstone);
         self.counters.key_removed(key);

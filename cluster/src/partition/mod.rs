@@ -34,8 +34,8 @@
 //! - Whether a read lies below the GC floor is the caller's to check: here it would see too few versions.
 //! - A scan steps over keys that have no value at its timestamp without counting them against a limit, so
 //!   a range of a million tombstones, until they are forgotten, costs a page a million steps.
-//! - A forgotten tombstone is looked for by a sweep over all keys, not by an index of its own, which would
-//!   cost some 40 bytes per version.
+//! - What was superseded out of the order of its log (a transaction over several partitions is committed below what its
+//!   entries carry) may be looked at a few times in vain before a checkpoint has it.
 
 mod apply;
 mod check;
@@ -59,6 +59,7 @@ use crate::mvcc::Chain;
 use crate::timestamp::Timestamp;
 use checkpoint::Checkpoints;
 use counters::Counters;
+use gc::Garbage;
 use history::History;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,8 +99,7 @@ pub struct PartitionState {
     commit_floor: Timestamp,
     /// Outcomes of transactions among the keys.
     outcomes: usize,
-    /// The key at which the garbage sweep goes on; none starts over.
-    sweep: Option<EncodedKey>,
+    garbage: Garbage,
 }
 
 impl PartitionState {

@@ -2,6 +2,7 @@
 
 use super::checkpoint::Checkpoints;
 use super::counters::Counters;
+use super::gc::Garbage;
 use super::history::History;
 use super::txn::{Holdings, is_outcome, records};
 use super::{PartitionHeader, PartitionState};
@@ -137,6 +138,7 @@ impl PartitionRestore {
         let internal = EncodedKey::from_parts(KeyspaceId::INTERNAL, b"");
         let outcomes = keys.range(internal..).filter(live).count();
         Ok(PartitionState {
+            garbage: Garbage::of(&keys),
             keys,
             applied: header.index,
             last_timestamp: header.last_timestamp,
@@ -151,7 +153,6 @@ impl PartitionRestore {
             holdings,
             commit_floor: header.commit_floor,
             outcomes,
-            sweep: None,
         })
     }
 }

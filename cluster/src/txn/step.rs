@@ -124,6 +124,15 @@ impl TxnStep {
             _ => 96,
         }
     }
+
+    /// The values that it puts, and about how many bytes they take.
+    pub fn puts(&self) -> (usize, usize) {
+        let (Self::Commit { effects, .. } | Self::Prepare(Prepare { effects, .. })) = self else {
+            return (0, 0);
+        };
+        let puts = effects.writes.iter().filter(|write| write.value.is_some());
+        puts.fold((0, 0), |(count, bytes), put| (count + 1, bytes + put.weight()))
+    }
 }
 
 /// A part of a transaction that is committed in several partitions, or in several parts.

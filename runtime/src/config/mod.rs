@@ -17,6 +17,7 @@ mod layers;
 mod rules;
 mod secret;
 mod sections;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use layers::{Setting, Sources};
 pub use rules::Violation;
 pub use secret::Secret;
 pub use sections::{
-    Config, EngineKind, HttpConfig, LimitsConfig, LogFormat, NativeConfig, NodeConfig, PeerConfig,
-    RaftConfig, RespConfig, ShutdownConfig, StorageConfig,
+    Config, EngineKind, HttpConfig, LimitsConfig, LogFormat, MemoryConfig, NativeConfig, NodeConfig,
+    PeerConfig, RaftConfig, RespConfig, ShutdownConfig, StorageConfig,
 };
+pub use size::MemorySize;

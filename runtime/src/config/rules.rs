@@ -1,6 +1,7 @@
 //! The rules that values must keep, each with its own error.
 
 use super::sections::{Config, LogFormat};
+use super::size::MemorySize;
 use crate::wal::RECORD_BYTES_MAX;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// Upper bound of byte and count bounds: what no machine that this runs on has.
 const BYTES_MAX: u64 = 1 << 40;
+
+/// Least memory that a node may be given: an empty one takes some 80 MiB, and a third is kept in reserve.
+const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
 /// Upper bound of connections and calls: the file descriptors and tasks that a process can have.
 const COUNT_MAX: u64 = 1 << 20;
@@ -201,9 +205,14 @@ impl Config {
     }
 
     fn validate_ranges(&self) -> Result<(), Violation> {
-        let Self { node, peer, raft, storage, limits, txn, shutdown, .. } = self;
+        let Self { node, peer, raft, storage, memory, limits, txn, shutdown, .. } = self;
         // A call must be able to carry the largest value, or it could never be made.
         let call_bytes_min = CLIENT_FRAME_BYTES_MAX as u64;
+        // A share was checked when it was read; what it comes to is the machine's affair.
+        let memory_bytes = match memory.limit {
+            MemorySize::Bytes(bytes) => bytes,
+            MemorySize::Percent(_) => MEMORY_BYTES_MIN,
+        };
         for (key, value, min, max) in [
             ("node.partitions", node.partitions.into(), 1, PARTITIONS_MAX.into()),
             ("node.replication", node.replication.into(), 1, REPLICATION_MAX as u64),
@@ -221,6 +230,7 @@ impl Config {
             ("storage.wal_segment_bytes", storage.wal_segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
             ("storage.wal_lz4_bytes", storage.wal_lz4_bytes, 0, RECORD_BYTES_MAX as u64),
             ("storage.history_ms", storage.history_ms, 1000, HISTORY_MS_MAX),
+            ("memory.limit", memory_bytes, MEMORY_BYTES_MIN, BYTES_MAX),
             ("limits.connections", limits.connections.into(), 1, COUNT_MAX),
             ("limits.in_flight_per_connection", limits.in_flight_per_connection.into(), 1, COUNT_MAX),
             ("limits.leader_wait_ms", limits.leader_wait_ms, 0, REQUEST_TIMEOUT_MS_MAX),

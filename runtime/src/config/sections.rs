@@ -1,6 +1,7 @@
 //! The sections and their defaults. Units stand last in names; zero means nothing special unless said so.
 
 use super::secret::Secret;
+use super::size::MemorySize;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub struct Config {
     pub raft: RaftConfig,
     /// Log, checkpoints and history.
     pub storage: StorageConfig,
+    /// Memory as a budget.
+    pub memory: MemoryConfig,
     /// Bounds of what clients may ask for.
     pub limits: LimitsConfig,
     /// Transactions.
@@ -203,6 +206,21 @@ impl Default for StorageConfig {
             wal_lz4_bytes: 0,
             history_ms: 3_600_000,
         }
+    }
+}
+
+/// Memory as a budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// What the process may use. Near it no more values are put; reads, deletes and replication go on. A share is of the
+    /// machine's memory, or of the control group's if that is less.
+    pub limit: MemorySize,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { limit: MemorySize::Percent(70) }
     }
 }
 

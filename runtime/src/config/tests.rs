@@ -173,6 +173,7 @@ fn every_rule_is_checked_and_says_what_it_wants() {
         ),
         ("storage.history_ms=0", "storage.history_ms is 0, it must be from 1000 to 31622400000"),
         ("peer.bytes_in_flight=1", "peer.bytes_in_flight is 1, it must be from 4259840 to 1099511627776"),
+        ("memory.limit=1MiB", "memory.limit is 1048576, it must be from 134217728 to 1099511627776"),
         ("limits.connections=0", "limits.connections is 0, it must be from 1 to 1048576"),
         ("limits.request_timeout_ms=0", "limits.request_timeout_ms is 0, it must be from 1 to 60000"),
         ("http.addr=7402", "http.addr: \"7402\" is not host:port"),

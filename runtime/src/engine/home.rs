@@ -105,7 +105,7 @@ impl HomeError {
 /// Hears how far a conversion is.
 pub type Told = Arc<dyn Fn(&Conversion) + Send + Sync>;
 
-/// Opens the engine of `directory` on a thread of its own, as [`open`] does. The thread holds on to the directory, so that
+/// Opens the engine of `directory` on a thread of its own, as [`open`] does, with a cache of at most so many bytes. The thread holds on to the directory, so that
 /// nobody else gets at it should the caller go away meanwhile.
 ///
 /// # Errors
@@ -114,12 +114,13 @@ pub type Told = Arc<dyn Fn(&Conversion) + Send + Sync>;
 pub async fn open_aside(
     directory: DataDir,
     kind: EngineKind,
+    cache_bytes: Option<u64>,
     told: Told,
 ) -> Result<(DataDir, Arc<dyn Engine>), HomeError> {
     let (reply, opened) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("trandb-open".into());
     let open = move || {
-        let opened = open(directory.path(), kind, &*told);
+        let opened = open_watched(directory.path(), kind, cache_bytes, &*told, &mut |_| ());
         // Whoever asked may have gone.
         let _ = reply.send(opened.map(|engine| (directory, engine)));
     };
@@ -132,7 +133,7 @@ pub async fn open_aside(
 /// # Errors
 /// See [`HomeError`]. What the directory held before counts as before.
 pub fn open(dir: &Path, kind: EngineKind, told: &dyn Fn(&Conversion)) -> Result<Arc<dyn Engine>, HomeError> {
-    open_watched(dir, kind, told, &mut |_| ())
+    open_watched(dir, kind, None, told, &mut |_| ())
 }
 
 /// A moment at which a conversion may be interrupted.
@@ -150,17 +151,18 @@ pub(super) enum Step {
 pub(super) fn open_watched(
     dir: &Path,
     kind: EngineKind,
+    cache_bytes: Option<u64>,
     told: &dyn Fn(&Conversion),
     at: &mut dyn FnMut(Step),
 ) -> Result<Arc<dyn Engine>, HomeError> {
-    let home = Home { dir };
+    let home = Home { dir, cache_bytes: cache_bytes.unwrap_or(u64::MAX) };
     let Some(note) = home.note()? else {
         if kind == EngineKind::Memory {
             return Ok(Arc::new(MemoryEngine::new()));
         }
         // Noted before there is anything of it.
         home.write(Note { counts: kind, left_over: None })?;
-        return open_at(kind, &home.place(kind));
+        return home.open_at(kind, &home.place(kind));
     };
     if kind == EngineKind::Memory {
         return Err(HomeError::Volatile { path: dir.into(), found: note.counts });
@@ -172,7 +174,7 @@ pub(super) fn open_watched(
         home.remove(left_over)?;
         home.write(Note { counts: kind, left_over: None })?;
     }
-    open_at(kind, &home.place(kind))
+    home.open_at(kind, &home.place(kind))
 }
 
 /// What [`NOTE`] says.
@@ -184,6 +186,8 @@ struct Note {
 
 struct Home<'a> {
     dir: &'a Path,
+    /// The most that an engine may cache, should its default be more.
+    cache_bytes: u64,
 }
 
 impl Home<'_> {
@@ -255,10 +259,10 @@ impl Home<'_> {
         at(Step::Cleared);
         let copy = self.dir.join(CONVERTING);
         {
-            let source = open_at(from, &self.place(from))?;
+            let source = self.open_at(from, &self.place(from))?;
             let mut sums = Vec::new();
             {
-                let target = open_at(to, &copy)?;
+                let target = self.open_at(to, &copy)?;
                 let mut conversion = Conversion::new(from, to, source.partitions()?.len());
                 for partition in source.partitions()? {
                     let sum = conversion::copy(&*source, &*target, partition, &mut conversion, told)?;
@@ -267,7 +271,7 @@ impl Home<'_> {
                 }
             }
             // What is read now comes from its files.
-            let target = open_at(to, &copy)?;
+            let target = self.open_at(to, &copy)?;
             for (partition, sum) in sums {
                 if conversion::sum(&*target, partition)? != sum {
                     return Err(HomeError::Differs { partition, from, to });
@@ -291,6 +295,21 @@ impl Home<'_> {
         Ok(())
     }
 
+    fn open_at(&self, kind: EngineKind, place: &Path) -> Result<Arc<dyn Engine>, HomeError> {
+        let within = |default: u64| default.min(self.cache_bytes);
+        Ok(match kind {
+            EngineKind::Sled => {
+                let cache_bytes = within(SledOptions::default().cache_bytes);
+                Arc::new(SledEngine::open(place, SledOptions { cache_bytes })?)
+            }
+            EngineKind::Fjall => {
+                let cache_bytes = within(FjallOptions::default().cache_bytes);
+                Arc::new(FjallEngine::open(place, FjallOptions { cache_bytes })?)
+            }
+            EngineKind::Memory => Arc::new(MemoryEngine::new()),
+        })
+    }
+
     fn failed(&self, error: io::Error) -> HomeError {
         DataDirError::io(self.dir, error).into()
     }
@@ -306,12 +325,4 @@ fn parse(text: &str) -> Option<Note> {
         None => None,
     };
     (lines.next().is_none() && left_over != Some(counts)).then_some(Note { counts, left_over })
-}
-
-fn open_at(kind: EngineKind, place: &Path) -> Result<Arc<dyn Engine>, HomeError> {
-    Ok(match kind {
-        EngineKind::Sled => Arc::new(SledEngine::open(place, SledOptions::default())?),
-        EngineKind::Fjall => Arc::new(FjallEngine::open(place, FjallOptions::default())?),
-        EngineKind::Memory => Arc::new(MemoryEngine::new()),
-    })
 }

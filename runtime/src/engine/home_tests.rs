@@ -156,7 +156,7 @@ fn converter() {
             std::process::abort();
         }
     };
-    open_watched(Path::new(&dir), to, &ignore, &mut at).expect("opens");
+    open_watched(Path::new(&dir), to, None, &ignore, &mut at).expect("opens");
 }
 
 /// Converts in a process that ends at that step; whether there was such a step.

@@ -219,6 +219,17 @@ pub const METRICS: &[Metric] = &[
     row("trandb_peer_redials_total", Counter, &["peer"], "Times the link was dialled again."),
     // Queues and budgets.
     row("trandb_queue_bytes", Gauge, &["partition"], "Bytes of requests waiting at a partition."),
+    // Memory as a budget.
+    row("trandb_memory_limit_bytes", Gauge, &[], "What the process may use."),
+    row("trandb_memory_allocated_bytes", Gauge, &[], "What the process asked of its allocator and holds."),
+    row("trandb_memory_resident_bytes", Gauge, &[], "Resident memory, as the budget last saw it."),
+    row("trandb_memory_full", Gauge, &[], "1 while no values are put for lack of memory."),
+    row(
+        "trandb_memory_refused_writes_total",
+        Counter,
+        &[],
+        "Puts refused for lack of memory, here or at a replica.",
+    ),
     // Data, per partition with a replica here.
     row("trandb_partition_keys", Gauge, &["partition"], "Live keys."),
     row("trandb_partition_versions", Gauge, &["partition"], "Versions held, live and past."),

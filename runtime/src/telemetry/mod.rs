@@ -22,6 +22,7 @@ mod trace;
 pub use logs::NodeLabel;
 pub use metrics::{Buckets, METRICS, Metric, MetricKind, Metrics, UPKEEP_INTERVAL_MS};
 pub use process::ProcessUsage;
+pub(crate) use process::resident_bytes;
 pub use trace::{TraceOptions, child_span, current_trace_context, span_with_parent};
 
 use crate::config::LogFormat;

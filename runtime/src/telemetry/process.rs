@@ -37,6 +37,12 @@ impl ProcessUsage {
     }
 }
 
+/// Memory that is really there, as [`ProcessUsage::resident_bytes`].
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(number_after(&status, "VmRSS:")? * 1024)
+}
+
 /// The first number of the line that starts with `name`.
 fn number_after(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

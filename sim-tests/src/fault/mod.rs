@@ -11,6 +11,7 @@ mod crash;
 mod crash_some;
 mod flap;
 mod full_disk;
+mod full_memory;
 mod hold;
 mod io_error;
 mod isolate;
@@ -88,4 +89,5 @@ pub const FAULTS: &[Fault] = &[
     clock_drift::FAULT,
     slow_actor::FAULT,
     coordinator::FAULT,
+    full_memory::FAULT,
 ];

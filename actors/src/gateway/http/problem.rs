@@ -5,7 +5,7 @@ use super::conditions::etag;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use trandb_cluster::{Error, ErrorCode, Timestamp};
+use trandb_cluster::{Error, Timestamp};
 
 /// Media type of problem details.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -52,7 +52,12 @@ impl Failure {
             response.headers_mut().insert(header::ETAG, etag(version));
         }
         response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::INSUFFICIENT_STORAGE
+        ) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
@@ -76,7 +81,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let status = status(error.code);
+        let status = StatusCode::from_u16(error.http()).expect("the table of codes holds valid statuses");
         Self { error, status, current: None }
     }
 }
@@ -88,11 +93,6 @@ impl IntoResponse for Failure {
         response.extensions_mut().insert(self);
         response
     }
-}
-
-/// A code's HTTP status.
-fn status(code: ErrorCode) -> StatusCode {
-    StatusCode::from_u16(code.row().http).expect("the table of codes holds valid statuses")
 }
 
 #[derive(Serialize)]
@@ -110,11 +110,12 @@ struct Problem<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trandb_cluster::ErrorCode;
 
     #[test]
     fn every_code_becomes_a_problem() {
         for code in ErrorCode::ALL {
-            let failure = Failure::from(Error { code, message: "what happened".to_owned() });
+            let failure = Failure::from(Error { code, ..Error::internal("what happened") });
             let body: serde_json::Value = serde_json::from_slice(&failure.body("n1-7")).expect("is JSON");
             let row = code.row();
             assert_eq!(body["type"], format!("urn:trandb:problem:{}", row.name));
@@ -132,5 +133,15 @@ mod tests {
                 matches!(code, ErrorCode::Unavailable | ErrorCode::Overloaded)
             );
         }
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_overload_of_another_status() {
+        let response = Failure::from(Error::out_of_memory("n1 is full")).render("n1-7");
+        assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE);
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+        let body = Failure::from(Error::out_of_memory("n1 is full")).body("n1-7");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("is JSON");
+        assert_eq!((&body["code"], &body["status"]), (&"overloaded".into(), &507.into()));
     }
 }

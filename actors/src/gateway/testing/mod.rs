@@ -190,7 +190,7 @@ impl Backend for FakeDatabase {
         Readiness {
             ready: failure.is_none(),
             reasons: failure.iter().map(|error| error.message.clone()).collect(),
-            details: vec!["p3: the replica on n2 is wrong".to_owned()],
+            details: vec!["all is made up".to_owned()],
         }
     }
 

@@ -1,0 +1,126 @@
+//! A node with little memory: it refuses values, not reads and deletes, stays within its limit, and takes values again
+//! once there is room.
+
+use crate::harness::{HttpAnswer, Node, PATIENCE, Ports, eventually};
+use std::time::Instant;
+use tempfile::TempDir;
+
+const LIMIT: u64 = 256 << 20;
+
+const VALUE_BYTES: usize = 64 << 10;
+
+/// One with so much memory that forgets fast, so that what is deleted makes room within seconds.
+fn start(limit: u64) -> (Node, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [
+        ("TRANDB_STORAGE__HISTORY_MS", "1000"),
+        ("TRANDB_STORAGE__CHECKPOINT_INTERVAL_MS", "1000"),
+        ("TRANDB_STORAGE__WAL_SEGMENT_BYTES", "16777216"),
+        ("TRANDB_STORAGE__CHECKPOINT_LOG_BYTES", "16777216"),
+    ];
+    let environment = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let arguments = ["--partitions", "4", "--memory-limit", &limit.to_string()].map(str::to_owned);
+    let ports = Ports::free(1).remove(0);
+    let mut node = Node::start_by(Vec::new(), folder.path(), ports, &arguments, environment);
+    node.wait_ready();
+    (node, folder)
+}
+
+fn put(node: &Node, key: usize, value: &[u8]) -> HttpAnswer {
+    node.http("PUT", &format!("/keys/k{key}"), &[], value)
+}
+
+/// The most memory that the process ever had.
+fn peak_bytes(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process_id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel's format");
+    let kib: u64 = line.trim_end_matches("kB").trim().parse().expect("the kernel's format");
+    kib * 1024
+}
+
+fn metric(node: &Node, name: &str) -> f64 {
+    let text = node.http("GET", "/metrics", &[], b"").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
+}
+
+#[test]
+fn values_are_refused_near_the_limit_until_others_are_deleted() {
+    let (node, _folder) = start(LIMIT);
+    let value = vec![b'v'; VALUE_BYTES];
+    let full = (0..10_000).find(|&key| {
+        let answer = put(&node, key, &value);
+        assert!([200, 507].contains(&answer.status), "{}", answer.text());
+        answer.status == 507
+    });
+    let keys = full.expect("no node keeps ten thousand of these in so little");
+    assert!(keys > 200, "full after {keys}");
+    // Near the limit some are refused before all are.
+    let refused = eventually("a node that is full", || {
+        put(&node, keys, &value);
+        let answer = put(&node, keys, b"");
+        if answer.status == 507 { Ok(answer) } else { Err(answer.status) }
+    });
+    let problem = refused.json();
+    assert_eq!((&problem["code"], &problem["retryable"]), (&"overloaded".into(), &true.into()));
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("of 256 MiB")), "{problem}");
+    assert_eq!(refused.header("retry-after"), "1");
+
+    // Nothing else is refused.
+    assert_eq!(node.http("GET", "/keys/k0", &[], b"").body, value);
+    assert_eq!(node.http("GET", "/keys?limit=3", &[], b"").status, 200);
+    assert_eq!(node.http("DELETE", "/keys/k0", &[], b"").status, 204);
+    let batch = |ops: &str| {
+        let headers = [("content-type", "application/json")];
+        node.http("POST", "/batch", &headers, format!(r#"{{"ops":[{ops}]}}"#).as_bytes())
+    };
+    let deleted = batch(r#"{"op":"delete","key":"k1"},{"op":"delete","key":"k2"}"#);
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    let mixed = batch(r#"{"op":"delete","key":"k3"},{"op":"put","key":"other","value":"v"}"#);
+    assert_eq!(mixed.status, 507, "{}", mixed.text());
+    assert_eq!(node.http("GET", "/keys/k3", &[], b"").status, 200, "all of it or nothing");
+    let ready = node.http("GET", "/readyz", &[], b"");
+    assert_eq!(ready.status, 200, "reads go on: {}", ready.text());
+    assert!(ready.json()["details"][0].as_str().is_some_and(|text| text.contains("takes no values")));
+    assert_eq!(metric(&node, "trandb_memory_full"), 1.0);
+    assert!(metric(&node, "trandb_memory_refused_writes_total") >= 2.0);
+    let allocated = metric(&node, "trandb_memory_allocated_bytes");
+    assert!(allocated > LIMIT as f64 / 2.0 && allocated < LIMIT as f64, "{allocated}");
+
+    // Once the history of what was deleted is over, there is room: nobody writes meanwhile.
+    for key in 4..keys {
+        assert_eq!(node.http("DELETE", &format!("/keys/k{key}"), &[], b"").status, 204);
+    }
+    let until = Instant::now() + PATIENCE;
+    while metric(&node, "trandb_memory_full") != 0.0 {
+        assert!(Instant::now() < until, "{}", node.http("GET", "/metrics", &[], b"").text());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    for key in 0..100 {
+        // Close below the bound they are taken more slowly than they come.
+        eventually("a value that is taken", || match put(&node, key, &value) {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.text()),
+        });
+    }
+    assert_eq!(node.http("GET", "/keys/k3", &[], b"").body, value);
+    let peak = peak_bytes(&node);
+    assert!(peak < LIMIT, "{} MiB", peak >> 20);
+}
+
+#[test]
+fn overwriting_the_same_keys_never_fills_memory() {
+    const KEYS: usize = 64;
+    // Seconds of history, and what was given back and is still resident, stay away from the bound.
+    let limit = LIMIT + LIMIT / 2;
+    let (node, _folder) = start(limit);
+    let value = vec![b'v'; VALUE_BYTES / 2];
+    // More than there is memory.
+    let writes = (limit + limit / 4) as usize / value.len();
+    for write in 0..writes {
+        let answer = put(&node, write % KEYS, &value);
+        assert_eq!(answer.status, 200, "after {write} of {writes}: {}", answer.text());
+    }
+    let peak = peak_bytes(&node);
+    assert!(peak < limit, "{} MiB", peak >> 20);
+}
