@@ -60,13 +60,26 @@ pub(crate) fn dies(cluster: &mut Cluster, runtime: &Runtime, case: usize, who: W
         cluster.nodes[victim].wait_exit();
     }
     let txn: TxnId = id.parse().expect("an id");
-    let (outcome, times) =
+    let (mut outcome, times) =
         after::look(cluster, runtime, &at, &living, &client, &keys, &[&keys[0], &keys[2]], txn);
+    let told = runtime.block_on(committing).expect("asks");
+    if outcome == TxnOutcome::Open {
+        // Its commit was still under way.
+        outcome = runtime.block_on(client.outcome(txn)).expect("is known");
+    }
     // What the client was told, if anything, is what happened.
-    if let Ok(told) = runtime.block_on(committing).expect("asks") {
+    if let Ok(told) = told {
         match told.status {
-            200 => assert!(matches!(outcome, TxnOutcome::Committed(_)), "{at}: {}", told.text()),
-            409 => assert!(matches!(outcome, TxnOutcome::Aborted(_)), "{at}: {}", told.text()),
+            200 => assert!(
+                matches!(outcome, TxnOutcome::Committed(_)),
+                "{at}: {outcome:?}, though {}",
+                told.text()
+            ),
+            409 => assert!(
+                matches!(outcome, TxnOutcome::Aborted(_)),
+                "{at}: {outcome:?}, though {}",
+                told.text()
+            ),
             503 | 504 => {}
             other => panic!("{at}: answered {other}: {}", told.text()),
         }
