@@ -11,11 +11,13 @@
 //! has seen applied. Proposals in flight are answered by their own tasks.
 
 mod applier;
+mod applying;
 mod audit;
 mod checkpoint;
 mod deferred;
 mod ends;
 mod garbage;
+mod leading;
 mod lend;
 #[cfg(test)]
 mod lend_tests;
@@ -32,6 +34,7 @@ mod writes;
 pub(crate) use applier::SnapshotChunk;
 pub(crate) use audit::is_wrong;
 pub(crate) use checkpoint::checkpoint_now;
+pub(crate) use leading::is_cut_off;
 pub(crate) use slot::{checkpoint_index, forget};
 #[cfg(test)]
 pub(crate) use slot::{checkpoint_meta, make_valid};
@@ -51,15 +54,12 @@ use reads::{Parked, Reads};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::command::{Command, Write};
+use trandb_cluster::command::Write;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::shared::decode_sharing;
 use trandb_cluster::wire::KeyOp;
-use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
+use trandb_cluster::{Error, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
-use trandb_runtime::raft::{
-    CommittedEntry, EntryBody, LogApplied, LogId, Raft, StoredMembership, WatchReceiver, lease_valid, witness,
-};
+use trandb_runtime::raft::{LogId, Raft, StoredMembership};
 use writes::{Pending, Refusal, Rest, Writes};
 
 /// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
@@ -67,10 +67,6 @@ const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
 /// Bytes of versions that are handed to the storage engine at once.
 const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
-
-/// Leases without a word from a quorum after which a leader refuses writes: one is what the others wait before
-/// they elect anew, and another allows for a slow disk or network that still answers.
-const CUT_OFF_LEASES: u32 = 2;
 
 /// How often a partition looks after its checkpoint, garbage, and gauges.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -201,31 +197,6 @@ impl Actor for PartitionActor {
 }
 
 impl Partition {
-    /// Applies again, from the log, what comes after the state and before `end`: what Raft has seen applied since the
-    /// checkpoint, or since what another replica lent.
-    fn replay(&mut self, end: u64) -> Result<(), ActorProcessingErr> {
-        loop {
-            let next = self.applied.map_or(0, |log_id| log_id.index + 1);
-            if next >= end {
-                return Ok(());
-            }
-            let entries = self.replica.log.read(next, end, 4 << 20)?;
-            if entries.is_empty() {
-                return Err(format!("{}: the log lacks entry {next} that was applied before", self.id).into());
-            }
-            for entry in entries {
-                let body = match entry.payload {
-                    trandb_runtime::raft::EntryPayload::Blank => EntryBody::Blank,
-                    trandb_runtime::raft::EntryPayload::Normal(proposal) => EntryBody::Command(proposal.0),
-                    trandb_runtime::raft::EntryPayload::Membership(membership) => {
-                        EntryBody::Membership(membership)
-                    }
-                };
-                self.apply_entry(CommittedEntry { log_id: entry.log_id, body })?;
-            }
-        }
-    }
-
     fn local(&mut self, message: LocalPartition) -> Result<(), ActorProcessingErr> {
         match message {
             LocalPartition::Attach(raft) => self.raft = Some(raft),
@@ -356,68 +327,6 @@ impl Partition {
         if count == 0 { None } else { self.context.admit(self.id, count, bytes).err() }
     }
 
-    /// Whether anything may be proposed here.
-    fn takes_proposals(&self) -> Result<(), Refusal> {
-        if !self.writes.paused
-            && let Err(leader) = self.leads()
-        {
-            return Err(Refusal::NotLeader(leader));
-        }
-        if self.is_cut_off() {
-            return Err(self.cut_off());
-        }
-        // Proposed all the same, it would wait for room and end as unknown.
-        self.context.no_room().map_or(Ok(()), |why| Err(Refusal::CutOff(why)))
-    }
-
-    /// Whether this replica leads, has applied an entry of its own term and was not found wrong; else who leads.
-    fn leads(&self) -> Result<(), Option<NodeId>> {
-        let Some(raft) = &self.raft else { return Err(None) };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if metrics.state != trandb_runtime::raft::ServerState::Leader {
-            let leader = metrics.current_leader.filter(|&leader| leader != metrics.id);
-            return Err(leader.map(NodeId));
-        }
-        if self.applied.is_none_or(|applied| applied.leader_id.term != metrics.current_term) {
-            return Err(None);
-        }
-        // About to hand over to one that is right.
-        if self.replica.is_suspect() { Err(None) } else { Ok(()) }
-    }
-
-    fn lease_valid(&self) -> bool {
-        self.raft.as_ref().is_some_and(|raft| {
-            let metrics = raft.metrics();
-            lease_valid(&metrics.borrow_watched(), self.lease)
-        })
-    }
-
-    fn is_cut_off(&self) -> bool {
-        self.raft.as_ref().is_some_and(|raft| is_cut_off(raft, self.lease))
-    }
-
-    fn cut_off(&self) -> Refusal {
-        let silent = self.lease * CUT_OFF_LEASES;
-        let why = format!("{} has heard from no majority of its replicas for {silent:?}", self.id);
-        Refusal::CutOff(Error::unavailable(why))
-    }
-
-    /// Refuses what is surely not done and would otherwise wait until the others are back, or there is room.
-    fn refuse_cut_off(&mut self) {
-        if let Some(why) = self.context.no_room() {
-            self.writes.refuse_unstamped(&Refusal::CutOff(why));
-        }
-        if !self.is_cut_off() {
-            return;
-        }
-        let refusal = self.cut_off();
-        self.writes.refuse_unstamped(&refusal);
-        for read in self.reads.take_unconfirmed() {
-            read.refuse(&refusal);
-        }
-    }
-
     /// Sends the next batch for its timestamps if one may go.
     fn pump(&mut self) {
         let Some(count) = self.writes.next_grant() else { return };
@@ -478,53 +387,6 @@ impl Partition {
         self.pump();
     }
 
-    fn apply(
-        &mut self,
-        entries: Arc<Vec<CommittedEntry>>,
-        reply: ractor::RpcReplyPort<Vec<LogApplied>>,
-    ) -> Result<(), ActorProcessingErr> {
-        let mut results = Vec::with_capacity(entries.len());
-        for entry in entries.iter() {
-            results.push(self.apply_entry(entry.clone())?);
-        }
-        self.replica.covered().set(self.state.last_timestamp());
-        let _ = reply.send(results);
-        self.wake_released();
-        self.take_borrowed()
-    }
-
-    fn apply_entry(&mut self, entry: CommittedEntry) -> Result<LogApplied, ActorProcessingErr> {
-        let index = entry.log_id.index;
-        let result = match entry.body {
-            EntryBody::Blank => {
-                self.skip(index);
-                LogApplied::Nothing
-            }
-            EntryBody::Membership(membership) => {
-                self.skip(index);
-                self.membership = StoredMembership::new(Some(entry.log_id), membership);
-                LogApplied::Nothing
-            }
-            EntryBody::Command(bytes) => {
-                self.checkpoint.logged(bytes.len());
-                let command: Command = decode_sharing(&bytes)
-                    .map_err(|error| format!("{}: log entry {index} cannot be decoded: {error}", self.id))?;
-                LogApplied::Data(self.state.apply(index, command))
-            }
-        };
-        witness::applied(self.id, entry.log_id);
-        self.applied = Some(entry.log_id);
-        Ok(result)
-    }
-
-    /// An entry that does not change the state. A group's first entry, its founding membership, has index zero,
-    /// which is where a state begins.
-    fn skip(&mut self, index: u64) {
-        if index > 0 {
-            self.state.skip(index);
-        }
-    }
-
     fn meta(&self, header: trandb_cluster::partition::PartitionHeader) -> StoredMeta {
         StoredMeta { header, log_id: self.applied, membership: self.membership.clone() }
     }
@@ -546,14 +408,4 @@ impl Partition {
         self.audit();
         self.start_checkpoint_if_due();
     }
-}
-
-/// Whether this replica leads but has heard from no quorum for so long that the others may have another
-/// leader. Raft does not step down by itself, and a write proposed now would end as unknown at best; refused
-/// before it is proposed, it is surely not done.
-pub(crate) fn is_cut_off(raft: &Raft, lease: Duration) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    metrics.state == trandb_runtime::raft::ServerState::Leader
-        && !lease_valid(&metrics, lease * CUT_OFF_LEASES)
 }

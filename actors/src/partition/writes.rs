@@ -4,7 +4,7 @@
 //! grow with load and nothing waits when idle.
 
 use super::deferred::Deferred;
-use super::is_cut_off;
+use super::leading::is_cut_off;
 use super::message::{Answer, LocalPartition, PartitionMessage};
 use crate::context::NodeContext;
 use bytes::Bytes;
