@@ -30,9 +30,6 @@ pub enum StartError {
     /// The storage engine cannot be opened, or is not the one that is set.
     #[error("storage engine: {0}")]
     Engine(#[from] HomeError),
-    /// The storage engine fails.
-    #[error("storage engine: {0}")]
-    Storage(String),
     /// A checkpoint ends before the log begins: what lies between them is on this node no more.
     #[error("the storage engine lost a checkpoint of {partition}: {}, and the log begins after index {purged}",
         reaches_to(*.checkpoint))]
@@ -110,7 +107,7 @@ impl StartError {
             Self::CheckpointLost { .. } => 65,
             Self::Checkpoint(error) if error.kind() == io::ErrorKind::InvalidData => 65,
             Self::Engine(error) => error.exit_code(),
-            Self::Storage(_) | Self::Checkpoint(_) | Self::Thread(_) => 74,
+            Self::Checkpoint(_) | Self::Thread(_) => 74,
             Self::Bind { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => 77,
                 _ => 69,

@@ -228,7 +228,7 @@ impl PeerClient {
                     RaftMessage::Snapshot(call, reply)
                 })
                 .await;
-            if called.is_ok() {
+            if matches!(called, Ok(Ok(_))) {
                 metrics::counter!("trandb_raft_snapshot_sent_bytes_total", &labels).increment(bytes as u64);
                 if broke.is_some() {
                     metrics::counter!("trandb_raft_snapshots_resumed_total", &labels).increment(1);
