@@ -7,8 +7,8 @@
 
 use trandb_cluster::NodeId;
 
-/// Actors that can be slow, by the names that they ask with.
-pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordinators"];
+/// Actors that can be slow, by the names that they ask with; and who proposes a partition's batches to Raft, beside its actor.
+pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordinators", "proposers"];
 
 /// Steps of a commit over several partitions that a coordinator can die at: when one of them has prepared, when all have,
 /// when it is decided, and when one of the others knows.

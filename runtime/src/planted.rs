@@ -41,6 +41,8 @@ pub enum Planted {
     ResolveWrongTimestamp,
     /// A replica answers reads of the past that it has not come to.
     ReadAheadOfLog,
+    /// A leader that votes no more counts what its followers acknowledged as a lease.
+    LearnerLease,
     /// A new segment of the log is used before its name is durable.
     SegmentWithoutName,
     /// The storage engine's files are not synced when it commits.
@@ -64,6 +66,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("pass-intent", Planted::PassIntent),
     ("resolve-wrong-timestamp", Planted::ResolveWrongTimestamp),
     ("read-ahead-of-log", Planted::ReadAheadOfLog),
+    ("learner-lease", Planted::LearnerLease),
     ("segment-without-name", Planted::SegmentWithoutName),
     ("engine-without-sync", Planted::EngineWithoutSync),
 ];

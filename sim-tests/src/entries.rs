@@ -18,12 +18,19 @@ const TOLD_MAX: usize = 8;
 #[derive(Debug, Clone, Default)]
 pub struct Entries(Arc<Mutex<Seen>>);
 
+/// A transaction: the timestamp that it began at, and its node.
+type Txn = (u64, u64);
+
 #[derive(Debug, Default)]
 struct Seen {
     /// By group, index and term: content, and the term of the entry before it where that was known.
     appended: BTreeMap<(u64, u64, u64), (u64, Option<u64>)>,
     /// By group and index: the term.
     applied: BTreeMap<(u64, u64), u64>,
+    /// By transaction: when it was committed, zero if it was aborted.
+    decided: BTreeMap<Txn, u64>,
+    /// By group and transaction: whether it held something after that entry, the last that was about it.
+    held: BTreeMap<(u64, Txn), (u64, bool)>,
     violations: Vec<String>,
 }
 
@@ -32,10 +39,11 @@ impl Entries {
     pub fn event(&self, event: &Event<'_>) {
         let mut entry = Entry::default();
         event.record(&mut entry);
-        let Entry { group, index, term, before, content } = entry;
-        match content {
-            Some(content) => self.seen().appended(group, index, term, content, before),
-            None => self.seen().applied(group, index, term),
+        let Entry { group, index, term, before, content, begin, node, held, decided } = entry;
+        match (content, begin) {
+            (Some(content), _) => self.seen().appended(group, index, term, content, before),
+            (None, Some(begin)) => self.seen().stepped(group, index, (begin, node), held, decided),
+            (None, None) => self.seen().applied(group, index, term),
         }
     }
 
@@ -47,6 +55,20 @@ impl Entries {
     /// How many different entries were applied.
     pub fn applied(&self) -> usize {
         self.seen().applied.len()
+    }
+
+    /// How many transactions were decided.
+    pub fn decided(&self) -> usize {
+        self.seen().decided.len()
+    }
+
+    /// A transaction that holds something of a group, as the newest entry that was about it left it.
+    pub fn held(&self) -> Option<String> {
+        let seen = self.seen();
+        let held = seen.held.iter().find(|(_, (_, held))| *held);
+        held.map(|((group, (begin, node)), (index, _))| {
+            format!("{begin}-{node} at p{group} since entry {index}")
+        })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -81,6 +103,22 @@ impl Seen {
         }
     }
 
+    fn stepped(&mut self, group: u64, index: u64, txn: Txn, held: bool, decided: Option<u64>) {
+        let last = self.held.entry((group, txn)).or_insert((index, held));
+        if last.0 <= index {
+            *last = (index, held);
+        }
+        let Some(decided) = decided else { return };
+        let known = *self.decided.entry(txn).or_insert(decided);
+        if known != decided {
+            let (begin, node) = txn;
+            self.tell(format!(
+                "two decisions: {begin}-{node} was committed at {known} and, as entry {index} of p{group} has it, at {decided} \
+                 (zero: aborted)"
+            ));
+        }
+    }
+
     fn tell(&mut self, violation: String) {
         if self.violations.len() < TOLD_MAX {
             self.violations.push(violation);
@@ -96,6 +134,10 @@ struct Entry {
     term: u64,
     before: Option<u64>,
     content: Option<u64>,
+    begin: Option<u64>,
+    node: u64,
+    held: bool,
+    decided: Option<u64>,
 }
 
 impl Visit for Entry {
@@ -106,7 +148,16 @@ impl Visit for Entry {
             "term" => self.term = value,
             "before" => self.before = Some(value),
             "content" => self.content = Some(value),
+            "begin" => self.begin = Some(value),
+            "node" => self.node = value,
+            "decided" => self.decided = Some(value),
             _ => {}
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "held" {
+            self.held = value;
         }
     }
 
@@ -142,6 +193,21 @@ mod tests {
         assert_eq!(seen.violations.len(), 1);
         seen.appended(1, 6, 2, 78, Some(1));
         assert_eq!(seen.violations.len(), 2);
+    }
+
+    #[test]
+    fn a_second_decision_is_found_and_what_is_held_is_known() {
+        let mut seen = Seen::default();
+        let txn = (77, 1);
+        seen.stepped(1, 5, txn, true, None);
+        seen.stepped(2, 9, txn, false, Some(80));
+        seen.stepped(1, 6, txn, false, Some(80));
+        // A replica that is behind.
+        seen.stepped(1, 5, txn, true, None);
+        assert!(seen.violations.is_empty(), "{:?}", seen.violations);
+        assert!(seen.held.values().all(|(_, held)| !held));
+        seen.stepped(3, 4, txn, false, Some(0));
+        assert_eq!(seen.violations.len(), 1);
     }
 
     #[test]

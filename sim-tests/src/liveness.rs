@@ -1,5 +1,5 @@
 //! What must come true again once nothing is wrong any more: every node sees every other, every group has a
-//! leader, all replicas are identical, and every node serves every key.
+//! leader, all replicas are identical, no transaction holds anything, and every node serves every key.
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
@@ -13,6 +13,9 @@ const WHOLE_MAX: Duration = Duration::from_secs(20);
 
 /// How long nodes that reach a majority may take to serve every register again.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// How long transactions may hold something after their clients have ended and all is well: a lease, and whoever then looks.
+const HELD_MAX: Duration = Duration::from_secs(10);
 
 /// Asks nodes whether all is well.
 pub struct Liveness {
@@ -74,6 +77,21 @@ impl Liveness {
             Ok(report) => Some(format!("replicas differ: {:?}", report.partitions)),
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// Waits until no transaction holds anything any more. All clients have ended.
+    ///
+    /// # Errors
+    /// What still does after `HELD_MAX`.
+    pub async fn releases(&self, when: &str) -> turmoil::Result {
+        let deadline = Instant::now() + HELD_MAX;
+        while let Some(held) = self.board.entries.held() {
+            if Instant::now() >= deadline {
+                return Err(format!("held for {HELD_MAX:?} {when}: {held}").into());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Every one of these nodes writes and reads every register.

@@ -48,7 +48,7 @@ pub struct Witnesses {
 pub fn run(scenario: Scenario, plan: &Plan, park_port: u16, trace: &Trace, witnesses: &Witnesses) -> Outcome {
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(plan.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
-    let board = Board::default();
+    let board = Board::new(witnesses.entries.clone());
     let (mut sim, cluster, crew) = Cluster::new(plan, park_port);
     let workloads: Vec<_> = plan.kinds().map(|kind| (kind.make)(board.clone())).collect();
     for node in 0..plan.clients {

@@ -1,6 +1,7 @@
 //! Entries of the log become the state.
 
 use super::Partition;
+use super::stepped::Steps;
 use ractor::ActorProcessingErr;
 use std::sync::Arc;
 use trandb_cluster::command::Command;
@@ -39,7 +40,10 @@ impl Partition {
                 self.checkpoint.logged(bytes.len());
                 let command: Command = decode_sharing(&bytes)
                     .map_err(|error| format!("{}: log entry {index} cannot be decoded: {error}", self.id))?;
-                LogApplied::Data(self.state.apply(index, command))
+                let steps = Steps::of(&command);
+                let applied = self.state.apply(index, command);
+                steps.tell(self.id, entry.log_id, &self.state, &applied);
+                LogApplied::Data(applied)
             }
         };
         witness::applied(self.id, entry.log_id);

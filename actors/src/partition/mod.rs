@@ -27,6 +27,7 @@ mod past;
 mod reads;
 mod rebuild;
 mod slot;
+mod stepped;
 mod trace;
 mod txns;
 mod writes;

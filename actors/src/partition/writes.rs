@@ -18,6 +18,7 @@ use trandb_cluster::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use trandb_cluster::txn::{Blocker, TxnApplied, TxnEntry, TxnStep};
 use trandb_cluster::wire::{self, KeyResult};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
+use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{ClientWriteError, RaftError};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft};
 use trandb_runtime::rpc::Reply;
@@ -437,6 +438,7 @@ async fn propose_batch(
 ) -> Rest {
     let sequence = batch.sequence;
     let proposal = Proposal(batch.encode(timestamp, gc_floor));
+    pace(context.node, "proposers").await;
     let began = Instant::now();
     // A leader that is cut off never hears of its proposal's end; its caller is told that much.
     let proposed = {
@@ -472,6 +474,9 @@ async fn propose_batch(
             (LogApplied::Data(Applied::Txns(answers)), Work::Steps(steps)) => {
                 for (pending, answer) in steps.into_iter().zip(answers) {
                     super::ends::applied(&pending.step);
+                    if let (TxnStep::Push { txn, .. }, TxnApplied::Aborted(why)) = (&pending.step, &answer) {
+                        tracing::debug!(%partition, %txn, why, "a transaction in the way was aborted");
+                    }
                     pending.answer(Answer::Done(answer));
                 }
                 return Rest::Nothing;

@@ -166,6 +166,7 @@ impl Database {
         match answer {
             Ok(LockAnswer::Granted) => Ok(()),
             Ok(LockAnswer::TimedOut { holder }) => {
+                tracing::debug!(%txn, %holder, "a key's lock was not had in time");
                 let key = key.user_key();
                 let key = key.escape_ascii();
                 Err(Error::unavailable(format!("the key {key} is locked by transaction {holder}")))

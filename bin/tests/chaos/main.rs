@@ -14,6 +14,7 @@
 //! | `TRANDB_CHAOS_CLIENTS` | clients that write at the same time | 64 |
 //! | `TRANDB_CHAOS_SECONDS` | how long measurements under steady load take | 20 |
 //! | `TRANDB_CHAOS_CONNECTIONS` | idle connections | 10000 |
+//! | `TRANDB_CHAOS_KEYS` | keys in a node that is started again, writes while another is away | 1000000 |
 //! | `TRANDB_CHAOS_BANK_SECONDS` | how long money is transferred | 300 |
 //! | `TRANDB_CHAOS_CUSTOMERS` | clients that transfer it at the same time | 32 |
 //! | `TRANDB_CHAOS_LENIENT` | missed limits are printed, not failed | unset |
@@ -27,6 +28,7 @@ mod harness;
 /// Nodes as shipped: how soon a cluster recovers is a figure of these runs.
 const TIMING: [(&str, &str); 0] = [];
 
+mod away;
 mod bank;
 mod cut;
 mod engines;
@@ -40,6 +42,7 @@ mod network;
 mod probe;
 mod process;
 mod register;
+mod restart;
 mod settings;
 mod stop;
 mod terminate;

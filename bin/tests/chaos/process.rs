@@ -16,7 +16,7 @@ const SAMPLE: Duration = Duration::from_millis(250);
 const BYTES_PER_MIB: f64 = 1024.0 * 1024.0;
 
 /// Resident memory in MiB; none when the process has ended.
-fn resident_mib(pid: u32) -> Option<f64> {
+pub(crate) fn resident_mib(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

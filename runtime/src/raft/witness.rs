@@ -3,13 +3,19 @@
 
 use super::types::LogId;
 use trandb_cluster::PartitionId;
+use trandb_cluster::txn::TxnId;
 
 /// Target of these events.
 pub const ENTRIES: &str = "trandb_entries";
 
+/// Whether somebody listens.
+pub fn is_heard() -> bool {
+    tracing::enabled!(target: ENTRIES, tracing::Level::TRACE)
+}
+
 /// A replica's log takes an entry behind the one of `before`.
 pub(super) fn appended(group: PartitionId, before: Option<LogId>, entry: LogId, payload: &[u8]) {
-    if !tracing::enabled!(target: ENTRIES, tracing::Level::TRACE) {
+    if !is_heard() {
         return;
     }
     let (term, index) = (entry.leader_id.term, entry.index);
@@ -22,4 +28,11 @@ pub(super) fn appended(group: PartitionId, before: Option<LogId>, entry: LogId, 
 pub fn applied(group: PartitionId, entry: LogId) {
     let (term, index) = (entry.leader_id.term, entry.index);
     tracing::trace!(target: ENTRIES, group = u64::from(group.0), index, term, "applied");
+}
+
+/// A replica's state has taken a step of a transaction: whether it holds something of it now and, if the step decided it or
+/// told the decision, when it was committed, with zero for one that was aborted.
+pub fn stepped(group: PartitionId, entry: LogId, txn: TxnId, held: bool, decided: Option<u64>) {
+    let (begin, node) = (txn.begin.0, txn.node.0);
+    tracing::trace!(target: ENTRIES, group = u64::from(group.0), index = entry.index, begin, node, held, decided, "stepped");
 }

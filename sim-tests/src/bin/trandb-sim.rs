@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         eprintln!("error: nothing of that name can be planted in this build: {name}");
         return ExitCode::from(USAGE);
     }
-    let mut plan = Plan::draw(arguments.seed, scenario.nodes);
+    let mut plan = (scenario.plan)(arguments.seed);
     if let Some(name) = &arguments.only_fault {
         let Some(fault) = FAULTS.iter().find(|fault| fault.name == name) else {
             eprintln!("error: no such fault: {name}");

@@ -1,4 +1,4 @@
-//! Logs match, and what replicas applied agrees; judged while they grow (see [`crate::entries`]).
+//! Logs match, what replicas applied agrees, and each transaction has one decision; judged while they grow (see [`crate::entries`]).
 
 use super::Evidence;
 

@@ -1,5 +1,7 @@
 //! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
 
+mod demoted;
+mod load;
 mod partition;
 mod storm;
 
@@ -18,14 +20,14 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it does, for people.
     pub about: &'static str,
-    /// Nodes that it needs; none: as many as the seed wants, and everything else in the plan too.
-    pub nodes: Option<usize>,
+    /// What a seed decides for it.
+    pub plan: fn(u64) -> Plan,
     /// Runs it, on a simulated host of its own.
     pub script: fn(Cluster, Plan, Board) -> Script,
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: &[Scenario] = &[storm::SCENARIO, partition::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[storm::SCENARIO, partition::SCENARIO, load::SCENARIO, demoted::SCENARIO];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<Scenario> {

@@ -2,6 +2,9 @@
 //!
 //! Cut off, it refuses writes and linearizable reads; the other two go on. After each fault all replicas are
 //! identical, every register shows its newest acknowledged write, and the history is linearizable.
+//!
+//! It found, with one seed of seven, that clients asked again a moment before their deadline: a node that was cut off had
+//! refused, its second refusal came too late, and a write that was surely not done ended as one of unknown outcome.
 
 use super::{Scenario, Script};
 use crate::cluster::Cluster;
@@ -18,7 +21,7 @@ use trandb_client::{Client, Condition, ErrorCode};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "partition",
     about: "one of three nodes is cut off and comes back, then one loses its power and comes back",
-    nodes: Some(NODES),
+    plan: |seed| Plan::calm(seed, NODES),
     script: |cluster, plan, board| -> Script { Box::pin(script(cluster, plan, board)) },
 };
 

@@ -14,20 +14,21 @@ use tokio::time::sleep;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "storm",
     about: "cluster, settings, workloads and faults as the seed wants",
-    nodes: None,
+    plan: Plan::draw,
     script: |cluster, plan, board| -> Script { Box::pin(script(cluster, plan, board)) },
 };
 
 /// How long the workloads go on after the last fault.
 const CALM: Duration = Duration::from_secs(1);
 
-async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
+pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
     let liveness = Liveness::new(&cluster, &plan, board.clone())?;
     liveness.whole("after forming").await?;
     futures_util::join!(strike(&cluster, &plan, Lane::Network), strike(&cluster, &plan, Lane::Machine));
     sleep(CALM).await;
     board.stop();
     liveness.whole("at the end").await?;
+    liveness.releases("at the end").await?;
     liveness.serves((0..cluster.nodes()).collect(), "at the end").await?;
     liveness.whole("after the last writes").await
 }

@@ -7,6 +7,7 @@ mod cycle;
 mod fork;
 mod large;
 mod lists;
+mod locks;
 mod mirrors;
 mod register;
 mod scans;
@@ -15,6 +16,7 @@ mod steps;
 mod txns;
 
 use crate::cluster::Cluster;
+use crate::entries::Entries;
 use crate::history::{History, now};
 use bytes::Bytes;
 use rand::RngExt;
@@ -61,6 +63,7 @@ pub const WORKLOADS: &[Kind] = &[
     fork::KIND,
     cycle::KIND,
     steps::KIND,
+    locks::KIND,
 ];
 
 /// What the clients and the scenario share. Clones are the same.
@@ -68,10 +71,17 @@ pub const WORKLOADS: &[Kind] = &[
 pub struct Board {
     /// What was asked and answered.
     pub history: Rc<RefCell<History>>,
+    /// What replicas go through meanwhile.
+    pub entries: Entries,
     stop: Rc<Cell<bool>>,
 }
 
 impl Board {
+    /// With nothing on it.
+    pub fn new(entries: Entries) -> Self {
+        Self { history: Rc::default(), entries, stop: Rc::default() }
+    }
+
     /// Ends the clients after the operation that each is at.
     pub fn stop(&self) {
         self.stop.set(true);

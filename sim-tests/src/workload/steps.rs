@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
 };
 
 /// Few, so that transactions meet.
-const COUNTERS: usize = 2;
+pub(super) const COUNTERS: usize = 2;
 
 struct Steps {
     board: Board,
@@ -28,7 +28,7 @@ struct Steps {
 
 /// What is known of all counters.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     /// Acknowledged steps, each with how many were told of it.
     told: RefCell<BTreeMap<(usize, u64), usize>>,
     /// Steps that may be done, of every counter.
@@ -36,7 +36,19 @@ struct Tally {
 }
 
 impl Tally {
-    fn violations(&self) -> Vec<String> {
+    /// One more transaction took this counter to that number, or ended so that nobody knows.
+    pub(super) fn ended(&self, counter: usize, result: &Result<u64, Error>) {
+        match result {
+            Ok(to) => *self.told.borrow_mut().entry((counter, *to)).or_default() += 1,
+            Err(error) if matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal) => {
+                let perhaps = &self.perhaps[counter];
+                perhaps.set(perhaps.get() + 1);
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
         let told = self.told.borrow();
         let twice = told.iter().filter(|(_, times)| **times > 1);
         let mut violations: Vec<String> = twice
@@ -61,14 +73,8 @@ impl Workload for Steps {
             while self.board.goes_on(&mut random).await {
                 let counter = random.random_range(0..COUNTERS);
                 let mine = format!("steps-of-{node}");
-                match client.transact(|txn| step(txn, counter, mine.clone())).await {
-                    Ok(to) => *self.tally.told.borrow_mut().entry((counter, to)).or_default() += 1,
-                    Err(error) if matches!(error.code, ErrorCode::Unknown | ErrorCode::Internal) => {
-                        let perhaps = &self.tally.perhaps[counter];
-                        perhaps.set(perhaps.get() + 1);
-                    }
-                    Err(_) => {}
-                }
+                let result = client.transact(|txn| step(txn, counter, mine.clone())).await;
+                self.tally.ended(counter, &result);
             }
             Ok(())
         })
@@ -90,7 +96,7 @@ async fn step(txn: Txn, counter: usize, mine: String) -> Result<u64, Error> {
 }
 
 /// A number as it is stored; one that is none is above all.
-fn number(value: &[u8]) -> u64 {
+pub(super) fn number(value: &[u8]) -> u64 {
     String::from_utf8_lossy(value).parse().unwrap_or(u64::from(u32::MAX))
 }
 
