@@ -33,6 +33,8 @@ mod home_tests;
 mod kill_tests;
 mod memory;
 mod record;
+#[cfg(test)]
+mod rot_tests;
 mod sled;
 #[cfg(test)]
 mod sled_tests;
