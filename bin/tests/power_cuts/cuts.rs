@@ -1,7 +1,7 @@
 //! Many cuts of one recording.
 
 use crate::image::{Image, Left};
-use crate::judge::judge;
+use crate::judge::{Found, judge};
 use crate::load::History;
 use crate::recording::{Clock, Recording};
 use rand::rngs::StdRng;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use trandb_actors::node::{Doors, NodeOptions, StorageDoor};
 use trandb_runtime::config::Config;
 
@@ -29,8 +29,26 @@ pub(crate) struct Run {
     pub(crate) history: History,
 }
 
-/// Puts an image somewhere and says how a node is started on it.
-pub(crate) type Restore = fn(&Image, &Path) -> NodeOptions;
+/// Judges what a node makes of an image, which it may put into a directory.
+pub(crate) type Try = fn(&Cut<'_>, &Image, &mut StdRng) -> Result<(), String>;
+
+/// One cut, and what it is judged by.
+pub(crate) struct Cut<'a> {
+    pub(crate) history: &'a History,
+    pub(crate) runtime: &'a Handle,
+    pub(crate) folder: &'a Path,
+    pub(crate) at: Clock,
+}
+
+impl Cut<'_> {
+    /// Starts a node and judges it; what it held.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn judge(&self, options: NodeOptions) -> Result<Found, String> {
+        self.runtime.block_on(judge(options, self.history, self.at))
+    }
+}
 
 /// How long a run goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +61,7 @@ pub(crate) enum Until {
 
 impl Run {
     /// Cuts the power so many times; how many of them went wrong.
-    pub(crate) fn cut(self, cuts: usize, until: Until, seed: u64, restore: Restore) -> usize {
+    pub(crate) fn cut(self, cuts: usize, until: Until, seed: u64, judged: Try) -> usize {
         println!("recorded: {}", self.recording.summary());
         let (puts, told) = self
             .history
@@ -62,14 +80,14 @@ impl Run {
                 break;
             }
             made += batch.len();
-            let judged = batch.iter().map(|&(cut, left, seed)| {
+            let threads = batch.iter().map(|&(cut, left, seed)| {
                 let run = run.clone();
                 let runtime = runtime.handle().clone();
                 // A thread each: what rebuilds and opens disks blocks.
-                std::thread::spawn(move || (left, run.cut_once(&runtime, cut, left, seed, restore)))
+                std::thread::spawn(move || (left, run.cut_once(&runtime, cut, left, seed, judged)))
             });
-            for judged in judged.collect::<Vec<_>>() {
-                let (left, verdict) = judged.join().expect("no panic");
+            for thread in threads.collect::<Vec<_>>() {
+                let (left, verdict) = thread.join().expect("no panic");
                 if let Err(why) = verdict {
                     failures.entry(left).or_default().push(why);
                 }
@@ -111,20 +129,18 @@ impl Run {
 
     fn cut_once(
         &self,
-        runtime: &tokio::runtime::Handle,
-        cut: Clock,
+        runtime: &Handle,
+        at: Clock,
         left: Left,
         seed: u64,
-        restore: Restore,
+        judged: Try,
     ) -> Result<(), String> {
         let mut random = StdRng::seed_from_u64(seed);
         let folder = TempDir::new().expect("a folder");
-        let options = {
-            let image = Image::after(&self.recording, cut, left, &mut random);
-            restore(&image, folder.path())
-        };
-        runtime.block_on(judge(options, &self.history, cut)).map_err(|why| {
-            format!("cut at {cut} of {}, {left:?} left (dice {seed}): {why}", self.recording.now())
+        let image = Image::after(&self.recording, at, left, &mut random);
+        let cut = Cut { history: &self.history, runtime, folder: folder.path(), at };
+        judged(&cut, &image, &mut random).map_err(|why| {
+            format!("cut at {at} of {}, {left:?} left (dice {seed}): {why}", self.recording.now())
         })
     }
 }

@@ -251,6 +251,28 @@ impl Image {
         }
         Ok(())
     }
+
+    /// Syncs what [`Self::write_to`] has put there, names included.
+    pub(crate) fn sync_on(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
+        for path in self.names.keys().filter(|path| self.reachable(path)) {
+            disk.open(&root.join(path))?.sync_all()?;
+        }
+        disk.sync_dir(root)?;
+        self.dirs.keys().filter(|dir| self.reachable(dir)).try_for_each(|dir| disk.sync_dir(&root.join(dir)))
+    }
+}
+
+/// Puts a copy of an engine into another one, committed as far as it is.
+pub(crate) fn copy_engine(from: &MemoryEngine, to: &dyn Engine) {
+    const MEMORY: &str = "memory does not fail";
+    for partition in from.partitions().expect(MEMORY) {
+        let mut versions = Vec::new();
+        from.load(partition, &mut |version| versions.push(version)).expect(MEMORY);
+        to.put(partition, &versions).expect(MEMORY);
+        if let Some(meta) = from.meta(partition).expect(MEMORY) {
+            to.commit(partition, &meta).expect(MEMORY);
+        }
+    }
 }
 
 #[cfg(test)]

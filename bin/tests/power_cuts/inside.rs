@@ -1,9 +1,11 @@
 //! Recorded inside: a node of this process, on a disk door and an engine that write down what they are asked for.
 
-use crate::cuts::{self, Run, Until};
+use crate::cuts::{self, Cut, Run, Try, Until};
 use crate::door::{Recorder, RecordingDisk, RecordingEngine};
-use crate::image::Image;
+use crate::image::{Image, Left, copy_engine};
 use crate::{load, settings};
+use rand::RngExt;
+use rand::rngs::StdRng;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -21,6 +23,9 @@ const FAULT: &str = "TRANDB_POWER_CUT_FAULT";
 
 /// Smaller than may be configured: there are many of them in a short run.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Where the disk of a node of this process begins.
+const ROOT: &str = "";
 
 fn storage(disk: Arc<dyn Disk>, engine: Arc<dyn Engine>) -> StorageDoor {
     // The identity is kept by the directory, which is recorded outside.
@@ -53,21 +58,59 @@ fn record(seed: u64) -> Run {
     Run { recording: recorder.take(), history }
 }
 
-fn restore(image: &Image, _: &Path) -> NodeOptions {
+fn restore(image: &Image) -> NodeOptions {
     let disk = SimDisk::volatile();
-    image.write_to(&disk, Path::new("")).expect("memory has room");
-    let storage = storage(Arc::new(disk), Arc::new(image.engine.clone()));
-    cuts::options(settings::judged(config()), storage)
+    image.write_to(&disk, ROOT.as_ref()).expect("memory has room");
+    options(Arc::new(disk), Arc::new(image.engine.clone()))
 }
 
-fn failed_cuts(until: Until) -> usize {
+fn options(disk: Arc<dyn Disk>, engine: Arc<dyn Engine>) -> NodeOptions {
+    cuts::options(settings::judged(config()), storage(disk, engine))
+}
+
+fn once(cut: &Cut<'_>, image: &Image, _: &mut StdRng) -> Result<(), String> {
+    cut.judge(restore(image)).map(drop)
+}
+
+/// What recovers is cut off once more: while it recovers, while it serves, or at its end. Nobody has written since, so what it
+/// had the first time it must have the second.
+fn twice(cut: &Cut<'_>, image: &Image, random: &mut StdRng) -> Result<(), String> {
+    let recorder = Recorder::default();
+    let disk = RecordingDisk::new(recorder.clone());
+    image.write_to(&disk, ROOT.as_ref()).expect("memory has room");
+    image.sync_on(&disk, ROOT.as_ref()).expect("all of it is there");
+    let engine = RecordingEngine { engine: MemoryEngine::new(), recorder: recorder.clone() };
+    copy_engine(&image.engine, &engine);
+    let began = recorder.now();
+    let first = cut.judge(options(Arc::new(disk), Arc::new(engine)))?;
+    let recording = recorder.take();
+    let at = random.random_range(began..=recording.now());
+    let left = Left::ALL[random.random_range(0..Left::ALL.len())];
+    let why =
+        |what: &str| format!("cut again at {at} of {began} to {}, {left:?} left: {what}", recording.now());
+    let second =
+        cut.judge(restore(&Image::after(&recording, at, left, random))).map_err(|error| why(&error))?;
+    let differs = |(key, value): &(&String, &bytes::Bytes)| second.get(*key) != Some(*value);
+    match first.iter().find(differs) {
+        Some((key, _)) => Err(why(&format!("{key} is not what it was after the first cut"))),
+        None if first.len() < second.len() => Err(why("there is more than after the first cut")),
+        None => Ok(()),
+    }
+}
+
+fn failed_cuts(until: Until, judged: Try) -> usize {
     let seed = settings::seed();
-    record(seed).cut(settings::cuts(), until, seed, restore)
+    record(seed).cut(settings::cuts(), until, seed, judged)
 }
 
 #[test]
 fn no_cut_loses_what_the_disk_door_synced() {
-    assert_eq!(failed_cuts(Until::Done), 0);
+    assert_eq!(failed_cuts(Until::Done, once), 0);
+}
+
+#[test]
+fn no_second_cut_during_recovery_loses_anything() {
+    assert_eq!(failed_cuts(Until::Done, twice), 0);
 }
 
 /// Is run by [`a_sync_that_is_left_out_inside_is_found`] in a process of its own, since faults are planted in whole
@@ -77,7 +120,7 @@ fn no_cut_loses_what_the_disk_door_synced() {
 fn cuts_with_a_fault() {
     let Ok(fault) = std::env::var(FAULT) else { return };
     assert!(plant_named(&fault));
-    assert_eq!(failed_cuts(Until::Failure), 0);
+    assert_eq!(failed_cuts(Until::Failure, once), 0);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Recorded outside: a real process with its data directory, its system calls watched by `strace`, once with each storage
 //! engine that there is on disk.
 
-use crate::cuts::{self, Run, Until};
+use crate::cuts::{self, Cut, Run, Until};
 use crate::harness::{Node, Ports};
 use crate::image::Image;
 use crate::{load, settings, strace};
+use rand::rngs::StdRng;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,12 +46,12 @@ fn restore(engine: EngineKind, image: &Image, folder: &Path) -> NodeOptions {
     cuts::options(config, StorageDoor::Configured)
 }
 
-fn restore_with_sled(image: &Image, folder: &Path) -> NodeOptions {
-    restore(EngineKind::Sled, image, folder)
+fn with_sled(cut: &Cut<'_>, image: &Image, _: &mut StdRng) -> Result<(), String> {
+    cut.judge(restore(EngineKind::Sled, image, cut.folder)).map(drop)
 }
 
-fn restore_with_fjall(image: &Image, folder: &Path) -> NodeOptions {
-    restore(EngineKind::Fjall, image, folder)
+fn with_fjall(cut: &Cut<'_>, image: &Image, _: &mut StdRng) -> Result<(), String> {
+    cut.judge(restore(EngineKind::Fjall, image, cut.folder)).map(drop)
 }
 
 /// A fault shows in one of some thirty cuts: more than enough for luck to play no part.
@@ -67,8 +68,8 @@ fn failed_cuts(engine: EngineKind, fault: Option<&str>) -> Option<usize> {
         Some(_) => (settings::cuts().max(CUTS_UNTIL_FOUND), Until::Failure),
         None => (settings::cuts(), Until::Done),
     };
-    let restore = if engine == EngineKind::Fjall { restore_with_fjall } else { restore_with_sled };
-    Some(record(engine, seed, fault).cut(cuts, until, seed, restore))
+    let judged = if engine == EngineKind::Fjall { with_fjall } else { with_sled };
+    Some(record(engine, seed, fault).cut(cuts, until, seed, judged))
 }
 
 fn nothing_is_lost(engine: EngineKind) {
