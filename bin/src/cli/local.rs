@@ -44,8 +44,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         }
         None => fresh_folder(Path::new("trandb-local"))?,
     };
-    let cluster =
-        Cluster { program, folder, nodes: args.nodes, port_base: args.port_base, options: args.node_options };
+    let cluster = Cluster {
+        program,
+        folder,
+        nodes: args.nodes,
+        port_base: args.port_base,
+        network: None,
+        options: args.node_options,
+    };
     super::runtime()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -79,9 +85,9 @@ fn print_addresses(nodes: &[Node]) -> Result<(), Failure> {
         rows.push(vec![
             json!(node.name),
             json!(node.process.id()),
-            json!(node.address(0)),
-            json!(node.address(2)),
-            json!(node.address(1)),
+            json!(node.addresses().native),
+            json!(node.addresses().http),
+            json!(node.addresses().peer),
         ]);
     }
     let mut out = std::io::stdout().lock();

@@ -11,12 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use trandb::network::{Addresses, Network};
 
 /// Ports from one node to the next: what a second node on a machine is given by custom.
 const PORT_STEP: u16 = 10;
 
 /// How long a cluster may take until it is ready: far more than it should, far less than patience.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What nodes in namespaces of their own show each other; nobody else can reach them.
+const PEER_SECRET: &str = "within this machine";
 
 /// Between two looks at the nodes.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -32,8 +36,10 @@ pub(super) struct Cluster {
     pub(super) folder: PathBuf,
     /// How many nodes.
     pub(super) nodes: u16,
-    /// The first node's first port.
+    /// The first node's first port, where no network says otherwise.
     pub(super) port_base: u16,
+    /// Their own namespaces, if they have such.
+    pub(super) network: Option<Network>,
     /// Further options for each node.
     pub(super) options: Vec<String>,
 }
@@ -50,16 +56,16 @@ pub(super) fn program() -> Result<PathBuf, Failure> {
 /// One of them.
 pub(super) struct Node {
     pub(super) name: String,
-    port_base: u16,
+    addresses: Addresses,
     log: PathBuf,
     pub(super) process: Child,
     pub(super) exited: bool,
 }
 
 impl Node {
-    /// Its native port and those above: peers, HTTP.
-    pub(super) fn address(&self, offset: u16) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port_base + offset)
+    /// Where it listens.
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// How it ended, the first time this is asked after it did.
@@ -117,31 +123,50 @@ impl Cluster {
         Ok(nodes)
     }
 
+    /// Where one of them listens: native, peers and HTTP on adjacent ports.
+    fn addresses(&self, at: u16) -> Addresses {
+        if let Some(network) = &self.network {
+            return network.addresses(at.into());
+        }
+        let address =
+            |offset| format!("{}:{}", Ipv4Addr::LOCALHOST, self.port_base + at * PORT_STEP + offset);
+        Addresses { native: address(0), peer: address(1), http: address(2) }
+    }
+
     /// Starts one of them, counted from zero.
     pub(super) fn start_node(&self, at: u16) -> Result<Node, Failure> {
-        let port_base = self.port_base + at * PORT_STEP;
         let name = format!("node-{}", at + 1);
         let log = self.folder.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.network {
+            None => Command::new(&self.program),
+            Some(network) => {
+                let wrapper = network.wrapper(at.into());
+                let mut command = Command::new(&wrapper[0]);
+                command.args(&wrapper[1..]).arg(&self.program);
+                // Nobody else is on that network, and it is not this machine's loopback.
+                command.args(["--insecure", "--peer-secret", PEER_SECRET]);
+                command
+            }
+        };
+        let addresses = self.addresses(at);
         command
             .arg("--data-dir")
             .arg(self.folder.join(&name))
-            .args(["--port-base", &port_base.to_string()])
+            .args(["--native", &addresses.native, "--peer", &addresses.peer, "--http", &addresses.http])
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             // Else ctrl-c would reach the nodes twice, from the terminal and from here, and the second one means "at once".
             .process_group(0);
         if self.nodes > 1 {
-            let peers = (0..self.nodes)
-                .map(|at| format!("{}:{}", Ipv4Addr::LOCALHOST, self.port_base + at * PORT_STEP + 1));
+            let peers = (0..self.nodes).map(|at| self.addresses(at).peer);
             command.args(["--seeds", &peers.collect::<Vec<_>>().join(",")]);
         }
         let process = command.args(&self.options).spawn().map_err(|error| {
             Failure::new(FAILED, format!("{} did not start: {error}", self.program.display()))
         })?;
-        Ok(Node { name, port_base, log, process, exited: false })
+        Ok(Node { name, addresses, log, process, exited: false })
     }
 }
 
@@ -171,7 +196,7 @@ pub(super) async fn all_ready(nodes: &mut [Node]) -> Result<(), Failure> {
             );
             return Err(Failure::new(UNAVAILABLE, message));
         }
-        match is_ready(&nodes[next].address(2)).await {
+        match is_ready(&nodes[next].addresses.http).await {
             true => next += 1,
             false => tokio::time::sleep(LOOK).await,
         }

@@ -1,15 +1,15 @@
 //! One node is cut off from the other two, in network namespaces. It must say so; the pair goes on.
 
 use crate::figures::Figures;
-use crate::harness::{Cluster, HttpAnswer, request};
+use crate::harness::{Cluster, HttpAnswer, Ports, request};
 use crate::load::Writers;
-use crate::network::Network;
 use crate::probe::{self, Probe};
 use crate::settings;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use trandb::network::{Addresses, Network};
 use trandb_client::PartitionId;
 
 /// Within this the node that is alone refuses all writes and linearizable reads.
@@ -30,6 +30,10 @@ const GAP: Duration = Duration::from_millis(20);
 /// Clients that write through the pair.
 const CLIENTS: usize = 16;
 
+fn ports(Addresses { native, peer, http }: Addresses) -> Ports {
+    Ports { native, peer, http }
+}
+
 #[test]
 #[ignore = "takes a minute and root: just chaos"]
 fn cut_off() {
@@ -39,7 +43,7 @@ fn cut_off() {
     };
     let mut random = StdRng::seed_from_u64(settings::seed());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let hosts = (0..3).map(|node| (network.ports(node), network.wrapper(node))).collect();
+    let hosts = (0..3).map(|node| (ports(network.addresses(node)), network.wrapper(node))).collect();
     let cluster = Cluster::start_on(hosts, &["--insecure", "--peer-secret", "chaos"]);
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.ports.native.clone()).collect();
     let keys = probe::keys(&cluster.client().topology().expect("a map"), "cut");
@@ -49,7 +53,7 @@ fn cut_off() {
     let writers = Writers::start(&runtime, &others, CLIENTS.min(settings::clients()));
     std::thread::sleep(Duration::from_secs(3));
     let probe = runtime.block_on(Probe::open(&others[0], &keys));
-    network.cut(alone);
+    network.cut(alone).expect("the link is ours");
     let cut = Instant::now();
     let pair = runtime.spawn(probe.recover(tokio::time::Instant::from_std(cut)));
     let http = &cluster.nodes[alone].ports.http;
@@ -59,7 +63,7 @@ fn cut_off() {
     let asked = Instant::now();
     let later = refusals(http, &keys, asked);
     let before_healing = writers.acknowledged();
-    network.heal(alone);
+    network.heal(alone).expect("the link is ours");
     let healed = Instant::now();
     cluster.wait_identical(3);
     let identical = healed.elapsed();

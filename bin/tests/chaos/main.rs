@@ -38,7 +38,6 @@ mod kill_loop;
 mod kill_rounds;
 mod large_values;
 mod load;
-mod network;
 mod probe;
 mod process;
 mod register;

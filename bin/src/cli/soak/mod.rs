@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use trandb::network::Network;
 use trandb_client::{Client, Isolation};
 use trandb_judge::{Kind, Level, judge};
 use trandb_runtime::random::Random;
@@ -51,12 +52,26 @@ pub(crate) struct Args {
     /// The first node's first port; the second node's are ten higher, and so on.
     #[arg(long, default_value_t = 7600, value_parser = clap::value_parser!(u16).range(1..=65_400))]
     port_base: u16,
+    /// Whether nodes get network namespaces of their own, and are cut off from the others at times. That takes root.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    network: When,
     /// No faults, just work.
     #[arg(long)]
     calm: bool,
     /// Further options for each node.
     #[arg(last = true)]
     node_options: Vec<String>,
+}
+
+/// When nodes have network namespaces of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    /// Where this machine allows it.
+    Auto,
+    /// Always: where it is not allowed, that is an error.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// How long a client tries before a request of it fails.
@@ -103,6 +118,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         folder,
         nodes: args.nodes,
         port_base: args.port_base,
+        network: network(&args)?,
         options: args.node_options.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -118,11 +134,25 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     })
 }
 
+fn network(args: &Args) -> Result<Option<Network>, Failure> {
+    if args.network == When::Never || args.calm || args.nodes < 2 {
+        return Ok(None);
+    }
+    match (Network::new(args.nodes.into()), args.network) {
+        (Ok(network), _) => Ok(Some(network)),
+        (Err(why), When::Always) => Err(Failure::new(FAILED, format!("no network namespaces here: {why}"))),
+        (Err(why), _) => {
+            eprintln!("trandb: no network namespaces here, so nobody is cut off: {why}");
+            Ok(None)
+        }
+    }
+}
+
 async fn soak(args: &Args, cluster: &Cluster, seed: u64) -> Result<ExitCode, Failure> {
     let mut nodes = cluster.start()?;
     all_ready(&mut nodes.0).await?;
     eprintln!("trandb: {} nodes ready, seed {seed}, all is kept in {}", args.nodes, cluster.folder.display());
-    let addresses: Vec<String> = nodes.0.iter().map(|node| node.address(0)).collect();
+    let addresses: Vec<String> = nodes.0.iter().map(|node| node.addresses().native.clone()).collect();
     let mut random = StdRng::seed_from_u64(seed);
     let mut works = works();
     for work in &mut works {

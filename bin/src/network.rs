@@ -10,7 +10,6 @@
 //!   ═══╧═════════╧═ peer bridge ╧══════════════   a cut takes a node's link to it down
 //! ```
 
-use crate::harness::Ports;
 use std::process::{Command, Stdio};
 
 const NATIVE_PORT: u16 = 7400;
@@ -20,8 +19,20 @@ const HTTP_PORT: u16 = 7402;
 /// Host part of this machine's own address on the client bridge.
 const GATEWAY: u8 = 254;
 
+/// Where a node in a namespace of its own listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The native protocol, for clients.
+    pub native: String,
+    /// Links of the other nodes.
+    pub peer: String,
+    /// HTTP.
+    pub http: String,
+}
+
 /// Namespaces and bridges; gone on drop.
-pub(crate) struct Network {
+#[derive(Debug)]
+pub struct Network {
     /// Distinguishes names and addresses of runs at the same time.
     tag: u8,
     nodes: usize,
@@ -32,7 +43,7 @@ impl Network {
     ///
     /// # Errors
     /// Why this machine does not let us: no root, no `ip`.
-    pub(crate) fn new(nodes: usize) -> Result<Self, String> {
+    pub fn new(nodes: usize) -> Result<Self, String> {
         // Any part of 10/8 may be in use; a tag from the process id makes it unlikely, and `ip` refuses what is.
         let tag = (std::process::id() % 200) as u8 + 10;
         let network = Self { tag, nodes };
@@ -58,9 +69,9 @@ impl Network {
     }
 
     /// Where a node listens.
-    pub(crate) fn ports(&self, node: usize) -> Ports {
+    pub fn addresses(&self, node: usize) -> Addresses {
         let (client, peer) = (self.client_host(node as u8), self.peer_host(node as u8));
-        Ports {
+        Addresses {
             native: format!("{client}:{NATIVE_PORT}"),
             peer: format!("{peer}:{PEER_PORT}"),
             http: format!("{client}:{HTTP_PORT}"),
@@ -68,18 +79,24 @@ impl Network {
     }
 
     /// The command line that runs a program in a node's namespace; the program takes its place.
-    pub(crate) fn wrapper(&self, node: usize) -> Vec<String> {
+    pub fn wrapper(&self, node: usize) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace(node)].map(str::to_owned).into()
     }
 
     /// Cuts a node off from the others. Packets vanish; nobody is told.
-    pub(crate) fn cut(&self, node: usize) {
-        ip(&format!("link set {} down", self.port("p", node))).expect("the link is ours");
+    ///
+    /// # Errors
+    /// What `ip` said; the link is ours, so nothing in practice.
+    pub fn cut(&self, node: usize) -> Result<(), String> {
+        ip(&format!("link set {} down", self.port("p", node)))
     }
 
     /// Ends [`Self::cut`].
-    pub(crate) fn heal(&self, node: usize) {
-        ip(&format!("link set {} up", self.port("p", node))).expect("the link is ours");
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn heal(&self, node: usize) -> Result<(), String> {
+        ip(&format!("link set {} up", self.port("p", node)))
     }
 
     fn bridge(&self, side: &str) -> String {
