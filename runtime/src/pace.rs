@@ -108,6 +108,19 @@ mod slow {
     /// Which actors of which nodes take how much longer, and at which steps coordinators die.
     static SLOW: Mutex<Vec<(NodeId, &'static str, Duration)>> = Mutex::new(Vec::new());
 
+    /// Nodes of which some partition's actor panics at its next message.
+    static PANICS: Mutex<Vec<NodeId>> = Mutex::new(Vec::new());
+
+    pub(super) fn let_panic(node: NodeId) {
+        PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(node);
+    }
+
+    pub(super) fn panics(node: NodeId, actor: &str) -> bool {
+        let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = panics.iter().position(|&chosen| chosen == node).filter(|_| actor == "partition");
+        place.map(|place| panics.swap_remove(place)).is_some()
+    }
+
     pub(super) fn set(node: NodeId, actor: &'static str, by: Option<Duration>) {
         let mut slow = SLOW.lock().unwrap_or_else(PoisonError::into_inner);
         slow.retain(|&(slowed, kind, _)| (slowed, kind) != (node, actor));
@@ -130,9 +143,23 @@ pub fn slow_down(node: NodeId, actor: &'static str, by: Option<std::time::Durati
 #[cfg(not(debug_assertions))]
 pub fn slow_down(_: NodeId, _: &'static str, _: Option<std::time::Duration>) {}
 
+/// Makes one of the node's actors of partitions, whichever has the next message, panic on it.
+#[cfg(debug_assertions)]
+pub fn let_panic(node: NodeId) {
+    slow::let_panic(node);
+}
+
+/// Nobody panics in a release build.
+#[cfg(not(debug_assertions))]
+pub fn let_panic(_: NodeId) {}
+
 /// Waits for as long as this actor is slow.
+///
+/// # Panics
+/// If that was asked for.
 #[cfg(debug_assertions)]
 pub async fn pace(node: NodeId, actor: &str) {
+    assert!(!slow::panics(node, actor), "asked to, by the simulation");
     if let Some(by) = slow::get(node, actor) {
         tokio::time::sleep(by).await;
     }

@@ -44,7 +44,18 @@ fn pristine(open: Open) -> (tempfile::TempDir, Vec<PartitionHeader>) {
         state.end_checkpoint(true);
         headers.push(header);
     }
-    (bench.close(), headers)
+    // As a process leaves it that is killed.
+    (copy(bench.dir.path()), headers)
+}
+
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a directory");
+    for file in files(from) {
+        let copied = to.path().join(file.strip_prefix(from).expect("lies below"));
+        fs::create_dir_all(copied.parent().expect("lies below")).expect("is made");
+        fs::copy(&file, &copied).expect("copies");
+    }
+    to
 }
 
 /// Loads the state as a node does; the header that it was written for.
@@ -68,17 +79,11 @@ fn flip_each(open: Open, stride: usize) {
         // What was allocated and never written is not read.
         let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         for at in (0..end).step_by(stride) {
-            let rotten = tempfile::tempdir().expect("a directory");
-            for file in files(dir.path()) {
-                let copy = rotten.path().join(file.strip_prefix(dir.path()).expect("lies below"));
-                fs::create_dir_all(copy.parent().expect("lies below")).expect("is made");
-                fs::copy(&file, &copy).expect("copies");
-                if file == path {
-                    let mut flipped = bytes.clone();
-                    flipped[at] ^= 1 << (at % 8);
-                    fs::write(&copy, &flipped).expect("writes");
-                }
-            }
+            let rotten = copy(dir.path());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let place = path.strip_prefix(dir.path()).expect("lies below");
+            fs::write(rotten.path().join(place), &flipped).expect("writes");
             match loaded(open, rotten.path()) {
                 Err(_) => refused += 1,
                 Ok(header) => match headers.iter().position(|known| *known == header) {

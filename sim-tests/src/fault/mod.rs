@@ -1,6 +1,7 @@
 //! What goes wrong, one file each. A fault undoes itself before it ends. Those of one lane come one after the
 //! other; the two lanes run beside each other, so that a node loses its power while another is cut off.
 
+mod actor_panic;
 mod amnesia;
 mod behead;
 mod blackout;
@@ -88,6 +89,7 @@ pub const FAULTS: &[Fault] = &[
     clock_jump::FAULT,
     clock_drift::FAULT,
     slow_actor::FAULT,
+    actor_panic::FAULT,
     coordinator::FAULT,
     full_memory::FAULT,
 ];
