@@ -13,6 +13,8 @@
 mod error;
 mod forming;
 mod handover;
+#[cfg(test)]
+mod leftover_tests;
 mod members;
 mod options;
 mod room;
@@ -178,7 +180,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     .await
     // What an actor died of says more than that it did.
     .map_err(|error| context.failed.borrow().clone().map_or(error, StartError::Failed))?;
-    receptionist.hand_over(context.clone());
+    receptionist.hand_over(&context);
 
     let mut chores = vec![
         tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
