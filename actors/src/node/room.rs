@@ -27,7 +27,7 @@ const ENGINE_TICK: Duration = Duration::from_secs(10);
 
 /// What an engine should find when it is opened again, in bytes: some checkpoints of small partitions. It only keeps a
 /// node from being started again to no use.
-const ENGINE_ROOM: u64 = 64 << 20;
+pub(super) const ENGINE_ROOM: u64 = 64 << 20;
 
 /// Runs until the node stops.
 pub(super) async fn watch_log(context: Arc<NodeContext>) {

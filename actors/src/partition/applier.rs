@@ -225,9 +225,8 @@ pub(super) async fn load(
         .await
         .inspect_err(|error| {
             // Another try would find the same.
-            if error.kind() == io::ErrorKind::InvalidData {
-                context.give_up(Fatal::damaged(error));
-            }
+            let damaged = error.kind() == io::ErrorKind::InvalidData;
+            context.give_up(if damaged { Fatal::damaged(error) } else { Fatal::unreadable(error) });
         })?;
     replica.set_generation(generation);
     if let Some(log_id) = meta.log_id {

@@ -1,11 +1,12 @@
 //! Disks that fail: a real process is told by `strace` that a sync has failed, or finds its small disk full.
 
-use crate::harness::{Node, Ports, eventually};
+use crate::harness::{Node, Ports, eventually, request};
 use crate::{settings, strace};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use trandb_client::blocking::Client;
 use trandb_runtime::config::EngineKind;
 
@@ -86,6 +87,13 @@ impl Mount {
         self.run("mount", &["-o", &format!("remount,size={mib}m")]);
     }
 
+    /// Leaves so much room and no more.
+    fn leave(&self, kib: u64) {
+        let is = rustix::fs::statvfs(&self.0).expect("is mounted");
+        let used = (is.f_blocks - is.f_bfree) * is.f_frsize / 1024;
+        self.run("mount", &["-o", &format!("remount,size={}k", used + kib)]);
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) {
         let status = Command::new(program).args(arguments).arg(&self.0).status().expect("runs");
         assert!(status.success(), "{program} {arguments:?}: {status}");
@@ -98,32 +106,39 @@ impl Drop for Mount {
     }
 }
 
-#[test]
-#[ignore = "mounts a file system, which takes root: just power-cuts --ignored full_disk"]
-fn a_full_disk_is_survived_with_nothing_lost() {
-    const VALUE_BYTES: usize = 300_000;
+/// Of values with which a disk is filled.
+const VALUE_BYTES: usize = 300_000;
+
+/// What a node says that cannot start for lack of room.
+const WAITS: &str = "of room on the disk of its data directory";
+
+/// A node that has met its full disk: what was acknowledged before, and what it says.
+fn full_node(engine: EngineKind) -> (TempDir, Mount, Node, Vec<String>, trandb_client::Error) {
     let folder = tempfile::tempdir().expect("a folder");
     let home = folder.path().join("node");
     let mount = Mount::new(&home.join("data"), 120);
-    let mut node = Node::start_by(
-        Vec::new(),
-        &home,
-        Ports::free(1).remove(0),
-        &[],
-        settings::environment(EngineKind::default()),
-    );
+    let mut node =
+        Node::start_by(Vec::new(), &home, Ports::free(1).remove(0), &[], settings::environment(engine));
     node.wait_ready();
     let builder = trandb_client::Client::builder().timeout(Duration::from_secs(3));
     let client = Client::connect_with(builder, &node.ports.native).expect("is let in");
     let mut acknowledged = Vec::new();
-    let refusal = loop {
+    loop {
         if let Err(error) = put(&client, &mut acknowledged, VALUE_BYTES)
             && error.message.contains("no room on the disk")
         {
-            break error;
+            return (folder, mount, node, acknowledged, error);
         }
         assert!(acknowledged.len() < 2000, "the disk does not fill up");
-    };
+    }
+}
+
+#[test]
+#[ignore = "mounts a file system, which takes root: just power-cuts --ignored full_disk"]
+fn a_full_disk_is_survived_with_nothing_lost() {
+    let (folder, mount, mut node, mut acknowledged, refusal) = full_node(EngineKind::default());
+    let builder = trandb_client::Client::builder().timeout(Duration::from_secs(3));
+    let client = Client::connect_with(builder, &node.ports.native).expect("is let in");
     println!("after {} writes: {refusal}", acknowledged.len());
     let readiness = node.http_once("GET", "/readyz", &[], b"");
     assert!(readiness.status == 503 && readiness.text().contains("no room on the disk"));
@@ -144,4 +159,39 @@ fn a_full_disk_is_survived_with_nothing_lost() {
     all_there(&node.client(), &acknowledged);
     drop(node);
     drop(mount);
+    drop(folder);
+}
+
+#[test]
+#[ignore = "mounts a file system, which takes root: just power-cuts --ignored full_disk"]
+fn a_full_disk_at_the_start_is_waited_for() {
+    // What is left on the disk in KiB. sled is not to be opened without any, and with a little it depends whether it is opened,
+    // and partitions load. fjall needs none before it is written to.
+    let left =
+        [(EngineKind::Sled, 0), (EngineKind::Sled, 64), (EngineKind::Sled, 600), (EngineKind::Fjall, 0)];
+    for (engine, kib) in left {
+        let (folder, mount, mut node, mut acknowledged, _) = full_node(engine);
+        node.kill9();
+        mount.leave(kib);
+        node.restart_with(&[]);
+        let answer = eventually("an answer about health", || {
+            request(&node.ports.http, "GET", "/readyz", &[], b"").map_err(|error| error.to_string())
+        });
+        println!("{engine}, {kib} KiB: {} {}", answer.status, answer.text());
+        if (engine, kib) == (EngineKind::Sled, 0) {
+            assert!(answer.status == 503 && answer.text().contains(WAITS), "{}", answer.text());
+            assert!(node.log().contains(WAITS));
+        }
+        // Longer than it takes to look for room. However far it came, it does not end.
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(node.is_running(), "{}", node.log());
+        mount.resize(1000);
+        node.wait_ready();
+        let client = node.client();
+        all_there(&client, &acknowledged);
+        eventually("a write after there is room", || put(&client, &mut acknowledged, 100));
+        drop(node);
+        drop(mount);
+        drop(folder);
+    }
 }
