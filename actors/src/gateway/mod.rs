@@ -17,7 +17,9 @@ mod session;
 #[cfg(test)]
 mod testing;
 mod trace;
+mod waiting;
 
+pub(crate) use http::serve_waiting;
 pub use http::{HttpOptions, serve_http};
 pub use native::serve_native;
 pub use options::{GatewayOptions, LARGE_BYTES, REQUEST_TIMEOUT_MAX_MS};

@@ -90,6 +90,11 @@ impl Fatal {
         Self { message: format!("storage engine: {why}"), exit_code: 65, rebuild: false }
     }
 
+    /// A storage engine from which a checkpoint cannot be read: it answers nothing more until it is opened anew.
+    pub(crate) fn unreadable(why: &io::Error) -> Self {
+        Self { message: format!("storage engine: {why}"), exit_code: 74, rebuild: true }
+    }
+
     /// A storage engine that has failed, though its disk has room: only opening it anew can help.
     pub(super) fn engine() -> Self {
         let message = "the storage engine has failed, and no checkpoint can be written".to_owned();

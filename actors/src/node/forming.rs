@@ -1,8 +1,9 @@
 //! A fresh node's first minutes: it asks its seeds until it is a member of a cluster.
 
 use super::StartError;
+use crate::context::NodeContext;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::forming::{Decision, SeedState, decide, decide_again, normalize};
@@ -151,18 +152,19 @@ async fn join(
 /// What a node answers while it starts; the running node takes over once there is one.
 #[derive(Default)]
 pub(super) struct Receptionist {
-    running: Mutex<Option<std::sync::Arc<crate::context::NodeContext>>>,
+    /// Not held: the node's hub holds the receptionist.
+    running: OnceLock<Weak<NodeContext>>,
 }
 
 impl Receptionist {
     /// The node runs.
-    pub(super) fn hand_over(&self, context: std::sync::Arc<crate::context::NodeContext>) {
-        *self.running.lock().expect("no holder of the lock panics") = Some(context);
+    pub(super) fn hand_over(&self, context: &Arc<NodeContext>) {
+        self.running.get_or_init(|| Arc::downgrade(context));
     }
 
     /// Answers a question.
     pub(super) async fn answer(&self, identity: Identity, seeds: Vec<String>, ask: Ask) -> Answer {
-        let running = self.running.lock().expect("no holder of the lock panics").clone();
+        let running = self.running.get().and_then(Weak::upgrade);
         match (ask, running) {
             (Ask::Discover, running) => {
                 let system = running.as_ref().map(|context| context.system());

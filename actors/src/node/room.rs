@@ -11,7 +11,7 @@
 //! come back before there is room.
 
 use super::Fatal;
-use super::handover::hand_over;
+use super::handover::keep_handing_over;
 use crate::context::NodeContext;
 use crate::partition::{LocalPartition, PartitionMessage};
 use crate::router::RouterMessage;
@@ -27,7 +27,7 @@ const ENGINE_TICK: Duration = Duration::from_secs(10);
 
 /// What an engine should find when it is opened again, in bytes: some checkpoints of small partitions. It only keeps a
 /// node from being started again to no use.
-const ENGINE_ROOM: u64 = 64 << 20;
+pub(super) const ENGINE_ROOM: u64 = 64 << 20;
 
 /// Runs until the node stops.
 pub(super) async fn watch_log(context: Arc<NodeContext>) {
@@ -39,8 +39,12 @@ pub(super) async fn watch_log(context: Arc<NodeContext>) {
             // One that died meanwhile has dropped whoever waited.
             let _ = actor.cast(PartitionMessage::Local(LocalPartition::CutOff));
         }
-        hand_over(&context).await;
-        if full.wait_for(Option::is_none).await.is_err() {
+        let has_room = tokio::select! {
+            waited = full.wait_for(Option::is_none) => waited.is_ok(),
+            // It goes on by itself for as long as it is waited for.
+            () = keep_handing_over(&context) => true,
+        };
+        if !has_room {
             return;
         }
         context.tell_router(RouterMessage::Publish);

@@ -1,13 +1,19 @@
 //! A node alone on a disk that fills up, or that fails to sync.
 
-use super::{NodeOptions, RunningNode, StorageDoor, start};
+use super::{NodeOptions, RunningNode, StartError, StorageDoor, start};
 use crate::database::RequestContext;
 use crate::testing::{self, write};
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use trandb_cluster::mvcc::StoredVersion;
 use trandb_cluster::wire::{KeyOp, KeyResult};
-use trandb_cluster::{EncodedKey, Error, ErrorCode, KeyspaceId};
+use trandb_cluster::{EncodedKey, Error, ErrorCode, KeyspaceId, PartitionId, Timestamp};
 use trandb_runtime::disk::{Full, SimDisk};
+use trandb_runtime::engine::{Engine, EngineError, MemoryEngine};
 
 /// On threads, as in production: they wait for room.
 fn options(disk: &SimDisk) -> NodeOptions {
@@ -98,6 +104,93 @@ async fn a_failed_sync_ends_the_node_which_is_to_be_rebuilt_from_its_disk() {
     node.shutdown().await;
 
     let node = start(again).await.unwrap_or_else(|error| panic!("{error}"));
+    testing::wait_ready(&node).await;
+    assert!(is_there(&node, "before").await);
+    put(&node, "after").await.unwrap();
+    node.shutdown().await;
+}
+
+/// An engine that reads nothing while its disk is full, but for the system group.
+struct Tight {
+    engine: MemoryEngine,
+    full: AtomicBool,
+}
+
+impl Engine for Tight {
+    fn partitions(&self) -> Result<Vec<PartitionId>, EngineError> {
+        self.engine.partitions()
+    }
+
+    fn meta(&self, partition: PartitionId) -> Result<Option<Bytes>, EngineError> {
+        if self.full.load(Ordering::Relaxed) && !partition.is_system() {
+            let error = io::ErrorKind::StorageFull.into();
+            return Err(EngineError::Io { action: "read a partition", error });
+        }
+        self.engine.meta(partition)
+    }
+
+    fn load(&self, partition: PartitionId, sink: &mut dyn FnMut(StoredVersion)) -> Result<(), EngineError> {
+        self.engine.load(partition, sink)
+    }
+
+    fn put(&self, partition: PartitionId, versions: &[StoredVersion]) -> Result<(), EngineError> {
+        self.engine.put(partition, versions)
+    }
+
+    fn commit(&self, partition: PartitionId, meta: &[u8]) -> Result<(), EngineError> {
+        self.engine.commit(partition, meta)
+    }
+
+    fn remove(
+        &self,
+        partition: PartitionId,
+        versions: &[(EncodedKey, Timestamp)],
+    ) -> Result<(), EngineError> {
+        self.engine.remove(partition, versions)
+    }
+
+    fn drop_partition(&self, partition: PartitionId) -> Result<(), EngineError> {
+        self.engine.drop_partition(partition)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_without_room_while_partitions_load_is_to_be_opened_anew() {
+    let disk = SimDisk::new();
+    let engine = Arc::new(Tight { engine: MemoryEngine::new(), full: AtomicBool::new(false) });
+    let StorageDoor::Given { disk: door, identity, .. } = options(&disk).storage else { unreachable!() };
+    let begin = || {
+        let storage = StorageDoor::Given {
+            disk: door.clone(),
+            engine: engine.clone(),
+            identity: identity.clone(),
+            inline: false,
+        };
+        start(NodeOptions { storage, ..testing::options(&disk, |_| ()) })
+    };
+    let node = begin().await.unwrap_or_else(|error| panic!("{error}"));
+    testing::wait_ready(&node).await;
+    put(&node, "before").await.unwrap();
+    node.shutdown().await;
+
+    engine.full.store(true, Ordering::Relaxed);
+    // The map may be known before the node serves or after.
+    let why = match begin().await {
+        Err(StartError::Failed(why)) => why,
+        Err(other) => panic!("{other}"),
+        Ok(node) => {
+            let why = node.failed().await;
+            node.shutdown().await;
+            why
+        }
+    };
+    assert!(why.rebuild && why.exit_code == 74, "{why:?}");
+    assert!(why.message.contains("could not read a partition"), "{why:?}");
+    // Nothing of it holds the engine or goes on writing to the log.
+    assert_eq!(Arc::strong_count(&engine), 1);
+
+    engine.full.store(false, Ordering::Relaxed);
+    let node = begin().await.unwrap_or_else(|error| panic!("{error}"));
     testing::wait_ready(&node).await;
     assert!(is_there(&node, "before").await);
     put(&node, "after").await.unwrap();

@@ -97,6 +97,12 @@ pub(super) async fn stop(root: ActorRef<RootMessage>) {
     }
 }
 
+/// Stops the log's actor where there is no root that would.
+pub(super) async fn stop_wal(wal: ActorRef<WalMessage>) {
+    // One that a failed root has ended is ended.
+    wal.stop_and_wait(None, Some(STOP_MAX)).await.ok();
+}
+
 impl Actor for RootActor {
     type Msg = RootMessage;
     type State = Root;

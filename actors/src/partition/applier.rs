@@ -84,6 +84,12 @@ impl ReplicaState {
         *self.group.lock().expect("no holder of the lock panics") = group;
     }
 
+    /// That actor of the group's has ended; it may have a successor already.
+    pub fn forget_group(&self, ended: &ActorRef<RaftMessage>) {
+        let mut group = self.group.lock().expect("no holder of the lock panics");
+        group.take_if(|(actor, _)| actor.get_id() == ended.get_id());
+    }
+
     /// The group's actor, if it runs.
     pub fn group(&self) -> Option<ActorRef<RaftMessage>> {
         self.group.lock().expect("no holder of the lock panics").as_ref().map(|(actor, _)| actor.clone())
@@ -219,9 +225,8 @@ pub(super) async fn load(
         .await
         .inspect_err(|error| {
             // Another try would find the same.
-            if error.kind() == io::ErrorKind::InvalidData {
-                context.give_up(Fatal::damaged(error));
-            }
+            let damaged = error.kind() == io::ErrorKind::InvalidData;
+            context.give_up(if damaged { Fatal::damaged(error) } else { Fatal::unreadable(error) });
         })?;
     replica.set_generation(generation);
     if let Some(log_id) = meta.log_id {

@@ -204,9 +204,6 @@ impl Actor for GroupActor {
         _me: ActorRef<RaftMessage>,
         group: &mut Group,
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(watcher) = group.watcher.take() {
-            watcher.abort();
-        }
         group.context.hub.unregister(&format!("{}/raft", group.id));
         // Shutting down joins Raft's tasks; an error means that they have ended by themselves.
         let _ = group.raft.shutdown().await;
@@ -245,6 +242,19 @@ impl Actor for GroupActor {
             RaftMessage::Local(local) => group.local(local).await?,
         }
         Ok(())
+    }
+}
+
+impl Drop for Group {
+    /// However it ended. Raft runs as long as anyone has a handle of it, and holds what applies its entries, which holds the
+    /// replica: with a handle there they would hold each other for ever.
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+        if let Machine::Data(replica) = &self.machine {
+            replica.forget_group(&self.me);
+        }
     }
 }
 

@@ -124,8 +124,13 @@ async fn transfer(
         let metrics = raft.metrics();
         let deadline = Instant::now() + TRANSFER_MAX;
         loop {
-            let led_by = metrics.borrow_watched().current_leader;
-            if led_by.is_some_and(|leader| leader != me) {
+            let (led_by, term) = {
+                let metrics = metrics.borrow_watched();
+                (metrics.current_leader, metrics.current_term)
+            };
+            // A replica whose log waits for room does not get to know it by itself; its successor tells.
+            let is_told = context.routes.borrow().leads.get(&id).is_some_and(|lead| lead.term > term);
+            if is_told || led_by.is_some_and(|leader| leader != me) {
                 return Ok(());
             }
             if Instant::now() >= deadline {

@@ -1,11 +1,13 @@
 //! Snapshots that come in: parts are put together in the group's mailbox, and the whole is handed to Raft.
 
 use super::group::Group;
+use crate::context::NodeContext;
 use crate::partition::SnapshotChunk;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::partition::{PartitionRestore, PartitionState};
 use trandb_cluster::wire;
+use trandb_runtime::engine::{Engine, EngineError};
 use trandb_runtime::raft::{SNAPSHOT_RESUME_MAX, SnapshotData, SnapshotPart, Vote};
 use trandb_runtime::rpc::Reply;
 
@@ -48,6 +50,23 @@ enum Restore {
     System(Vec<u8>),
 }
 
+/// Whether the state that was received can be written. A replica that fails to do so has to be started anew, its node with it,
+/// while one that waits for room serves on.
+///
+/// # Errors
+/// Why not.
+async fn may_install(context: &NodeContext) -> Result<(), String> {
+    if let Some(full) = context.no_room() {
+        return Err(full.message);
+    }
+    let has_failed = |engine: &dyn Engine| Ok::<_, EngineError>(engine.has_failed());
+    match context.engine.run(has_failed).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("the storage engine has failed, and is opened anew when its disk has room".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Group {
     /// Takes a part; the last one is answered when the state has been replaced.
     pub(super) fn receive(
@@ -74,6 +93,10 @@ impl Group {
         let id = self.id;
         let context = self.context.clone();
         tokio::spawn(async move {
+            if let Err(why) = may_install(&context).await {
+                reply.send(Err(why));
+                return;
+            }
             let data: Box<dyn std::any::Any + Send> = match received {
                 Restore::Nothing => {
                     reply.send(Err("the snapshot was empty".into()));
@@ -110,6 +133,11 @@ impl Group {
     }
 
     fn add_part(&mut self, part: SnapshotPart) -> Result<(), String> {
+        if part.sequence == 0
+            && let Some(full) = self.context.no_room()
+        {
+            return Err(full.message);
+        }
         let transfer = (part.vote, part.transfer);
         let is_new = match &self.receiving {
             Some(receiving) if receiving.order.transfer.0 > part.vote => {

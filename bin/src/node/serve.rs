@@ -4,7 +4,7 @@ use super::conversion;
 use super::drive::{Addresses, Failure, Service};
 use super::run::Launch;
 use std::sync::Arc;
-use trandb_actors::node::{Doors, NodeOptions, RunningNode, start};
+use trandb_actors::node::{Doors, NodeOptions, RunningNode, start_when_there_is_room};
 use trandb_runtime::memory::Meter;
 
 /// A running node.
@@ -21,8 +21,12 @@ pub async fn serve(launch: Launch, meter: Arc<dyn Meter>) -> Result<Node, Failur
         version: version.to_owned(),
         commit: commit.to_owned(),
     };
-    let options = NodeOptions { meter, conversion: conversion::told(), ..NodeOptions::real(config, doors) };
-    match start(options).await {
+    let options = || NodeOptions {
+        meter: meter.clone(),
+        conversion: conversion::told(),
+        ..NodeOptions::real(config.clone(), doors.clone())
+    };
+    match start_when_there_is_room(options).await {
         Ok(node) => {
             label.set(node.node());
             Ok(Node(node))

@@ -1,24 +1,26 @@
-//! Disks that fail: a real process is told by `strace` that a sync has failed, or finds its small disk full.
+//! Disks that fail: a real process is told by `strace` that a sync has failed.
 
 use crate::harness::{Node, Ports, eventually};
 use crate::{settings, strace};
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 use trandb_client::blocking::Client;
 use trandb_runtime::config::EngineKind;
 
 /// What the program logs when it starts its node anew.
-const ANEW: &str = "the node starts anew from what is on disk";
+pub(crate) const ANEW: &str = "the node starts anew from what is on disk";
 
 /// Syncs of one thread before one fails: the log's gets there first, after the node has founded its cluster.
 const GOOD_SYNCS: usize = 400;
 
 /// Writes after the node was seen to have come back: too few for the next failure.
-const MORE: usize = 50;
+pub(crate) const MORE: usize = 50;
 
-fn put(client: &Client, acknowledged: &mut Vec<String>, bytes: usize) -> Result<(), trandb_client::Error> {
+pub(crate) fn put(
+    client: &Client,
+    acknowledged: &mut Vec<String>,
+    bytes: usize,
+) -> Result<(), trandb_client::Error> {
     let key = format!("key {:06}", acknowledged.len());
     let value = Bytes::from(vec![b'v'; bytes]);
     client.put(&key, value)?;
@@ -26,7 +28,7 @@ fn put(client: &Client, acknowledged: &mut Vec<String>, bytes: usize) -> Result<
     Ok(())
 }
 
-fn all_there(client: &Client, acknowledged: &[String]) {
+pub(crate) fn all_there(client: &Client, acknowledged: &[String]) {
     for key in acknowledged {
         assert!(client.get(key).expect("is read").is_some(), "{key} was acknowledged");
     }
@@ -69,79 +71,4 @@ fn a_failed_sync_is_not_tried_again_and_the_node_comes_back_by_itself() {
     node.kill9();
     node.restart();
     all_there(&node.client(), &acknowledged);
-}
-
-/// A file system of its own, in memory.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(at: &Path, mib: usize) -> Self {
-        std::fs::create_dir_all(at).expect("the folder is ours");
-        let mount = Self(at.to_owned());
-        mount.run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m,mode=700"), "tmpfs"]);
-        mount
-    }
-
-    fn resize(&self, mib: usize) {
-        self.run("mount", &["-o", &format!("remount,size={mib}m")]);
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let status = Command::new(program).args(arguments).arg(&self.0).status().expect("runs");
-        assert!(status.success(), "{program} {arguments:?}: {status}");
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-#[test]
-#[ignore = "mounts a file system, which takes root: just power-cuts --ignored full_disk"]
-fn a_full_disk_is_survived_with_nothing_lost() {
-    const VALUE_BYTES: usize = 300_000;
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = folder.path().join("node");
-    let mount = Mount::new(&home.join("data"), 120);
-    let mut node = Node::start_by(
-        Vec::new(),
-        &home,
-        Ports::free(1).remove(0),
-        &[],
-        settings::environment(EngineKind::default()),
-    );
-    node.wait_ready();
-    let builder = trandb_client::Client::builder().timeout(Duration::from_secs(3));
-    let client = Client::connect_with(builder, &node.ports.native).expect("is let in");
-    let mut acknowledged = Vec::new();
-    let refusal = loop {
-        if let Err(error) = put(&client, &mut acknowledged, VALUE_BYTES)
-            && error.message.contains("no room on the disk")
-        {
-            break error;
-        }
-        assert!(acknowledged.len() < 2000, "the disk does not fill up");
-    };
-    println!("after {} writes: {refusal}", acknowledged.len());
-    let readiness = node.http_once("GET", "/readyz", &[], b"");
-    assert!(readiness.status == 503 && readiness.text().contains("no room on the disk"));
-    assert!(node.http_once("GET", "/metrics", &[], b"").text().contains("trandb_wal_full 1"));
-    assert!(node.log().contains("the log waits for room on its disk"));
-    all_there(&client, &acknowledged);
-
-    mount.resize(1000);
-    eventually("a write after there is room", || put(&client, &mut acknowledged, VALUE_BYTES));
-    node.wait_ready();
-    println!("started anew {} times", node.log().matches(ANEW).count());
-    for _ in 0..MORE {
-        eventually("a write after there is room", || put(&client, &mut acknowledged, VALUE_BYTES));
-    }
-    all_there(&node.client(), &acknowledged);
-    node.kill9();
-    node.restart();
-    all_there(&node.client(), &acknowledged);
-    drop(node);
-    drop(mount);
 }

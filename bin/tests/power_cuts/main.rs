@@ -41,6 +41,7 @@ use harness::PATIENT as TIMING;
 mod broken;
 mod cuts;
 mod door;
+mod full;
 mod image;
 mod inside;
 mod judge;

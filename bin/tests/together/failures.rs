@@ -220,6 +220,8 @@ fn without_a_majority_writes_are_refused_in_time_and_work_again_with_one() {
     /// Well below `limits.leader_wait_ms`, for which a node waits that may yet hear of a leader.
     const AT_ONCE: Duration = Duration::from_millis(400);
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
+    // Whoever led all groups would miss nobody.
+    cluster.wait_spread();
     cluster.client().put("k", "before").expect("is written");
     // The one that is left alone leads some of the partitions.
     let leads = |at: usize| {

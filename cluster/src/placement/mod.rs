@@ -1,10 +1,13 @@
 //! Where partitions live, and who should lead them.
 //!
 //! Planning is pure: it reads a set of nodes and answers an assignment. The `Found` command places with it,
-//! the Controller plans repairs and leadership transfers with it.
+//! the Controller plans repairs and leadership transfers with it, and a node that may not lead gives away what it leads.
 
 mod balance;
+mod handover;
 mod ring;
+
+pub use handover::{AGAIN_MS, Handover, TRANSFERS_MAX};
 
 use crate::ids::{NodeId, PartitionId};
 use crate::key::Token;

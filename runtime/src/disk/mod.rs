@@ -18,7 +18,7 @@ mod sim_mishaps;
 #[cfg(test)]
 mod sim_tests;
 
-pub use real::{RealDisk, has_room};
+pub use real::{RealDisk, has_room, lacks_room};
 pub use sim::SimDisk;
 pub use sim_mishaps::{Call, Full};
 

@@ -121,7 +121,17 @@ impl DiskLock for RealLock {}
 
 /// Whether so many more bytes would fit into the file system of `dir`, for this process. False when that cannot be told.
 pub fn has_room(dir: &Path, bytes: u64) -> bool {
-    rustix::fs::statvfs(dir).is_ok_and(|is| is.f_bavail.saturating_mul(is.f_frsize) >= bytes)
+    room(dir).is_some_and(|room| room >= bytes)
+}
+
+/// Whether so many more bytes would not fit. False, too, when that cannot be told.
+pub fn lacks_room(dir: &Path, bytes: u64) -> bool {
+    room(dir).is_some_and(|room| room < bytes)
+}
+
+fn room(dir: &Path) -> Option<u64> {
+    let is = rustix::fs::statvfs(dir).ok()?;
+    Some(is.f_bavail.saturating_mul(is.f_frsize))
 }
 
 #[cfg(test)]
@@ -133,7 +143,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         assert!(has_room(home.path(), 1));
         assert!(!has_room(home.path(), u64::MAX));
-        assert!(!has_room(&home.path().join("nothing"), 1));
+        assert!(lacks_room(home.path(), u64::MAX));
+        assert!(!lacks_room(home.path(), 1));
+        let nothing = home.path().join("nothing");
+        assert!(!has_room(&nothing, 1) && !lacks_room(&nothing, u64::MAX));
     }
 
     #[test]

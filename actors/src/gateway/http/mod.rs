@@ -27,6 +27,7 @@ use super::listen::{BoxedStream, Listener};
 use super::metrics::RequestMetrics;
 use super::options::GatewayOptions;
 use super::rules;
+use super::waiting::Waiting;
 use crate::database::{Database, RequestContext};
 use axum::Router;
 use axum::extract::Request;
@@ -172,6 +173,16 @@ pub async fn serve_http(
     shutdown: CancellationToken,
 ) {
     serve(listener, Arc::new(database), options, shutdown).await;
+}
+
+/// The same while there is no database: `/readyz` and all that is asked of keys say `why`.
+pub(crate) async fn serve_waiting(
+    listener: Box<dyn Listener>,
+    why: String,
+    options: HttpOptions,
+    shutdown: CancellationToken,
+) {
+    serve(listener, Arc::new(Waiting { why }), options, shutdown).await;
 }
 
 async fn serve(
