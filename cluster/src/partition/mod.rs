@@ -155,6 +155,12 @@ impl PartitionState {
         self.counters.live_keys
     }
 
+    /// Bytes of keys that have a value now and of those values, and of what is kept about transactions among them: what
+    /// there is without history and overheads.
+    pub fn live_bytes(&self) -> u64 {
+        self.counters.live_bytes
+    }
+
     /// Versions in memory, tombstones and old ones too.
     pub fn versions(&self) -> u64 {
         self.counters.versions
