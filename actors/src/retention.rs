@@ -1,9 +1,9 @@
 //! Keeps the log short: a group that writes little would otherwise hold on to old segments for ever, since Raft
 //! keeps some thousand entries for followers that lag, however old they are.
 //!
-//! Once a second the log is asked who keeps alive segments too far behind. Such a group is checkpointed until the
-//! entries in those segments lie below its previous checkpoint, and then they are purged. A follower that still
-//! wanted them gets a snapshot instead.
+//! Once a second the log is asked who keeps alive segments too far behind, which depends on how much live data the node
+//! has (`cluster::log_bounds`). Such a group is checkpointed until the entries in those segments lie below its previous
+//! checkpoint, and then they are purged. A follower that still wanted them gets a snapshot instead.
 //!
 //! # Caveats
 //!
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::PartitionId;
+use trandb_cluster::log_bounds::LogBounds;
 use trandb_runtime::config::StorageConfig;
 use trandb_runtime::raft::{Raft, WatchReceiver};
 use trandb_runtime::wal::Pinned;
@@ -34,13 +35,10 @@ const LOG_DEADLINE: Duration = Duration::from_secs(10);
 /// A group that is still pinning after so long is warned of, and again each time as long.
 const WARN_AFTER: Duration = Duration::from_secs(60);
 
-/// What the log may hold, in times of the bytes after which one partition is checkpointed: twice, since it goes only
-/// to the previous checkpoint, and twice again, so that busy partitions are done by their own schedule.
-const LOG_BYTES_FACTOR: u64 = 4;
-
-/// Segments behind the current one from which on they should go.
-fn segments_behind(storage: &StorageConfig) -> usize {
-    (LOG_BYTES_FACTOR * storage.checkpoint_log_bytes).div_ceil(storage.wal_segment_bytes) as usize
+/// Segments behind the current one from which on they should go, with so many bytes of live data.
+fn segments_behind(storage: &StorageConfig, live_bytes: u64) -> usize {
+    let bounds = LogBounds { checkpoint_bytes_max: storage.checkpoint_log_bytes };
+    bounds.segments_behind(live_bytes, storage.wal_segment_bytes)
 }
 
 /// Lets old segments go. Runs until the node stops.
@@ -49,12 +47,13 @@ pub(crate) async fn keep_log_short(
     system: Arc<SystemMachine>,
     log: ActorRef<WalMessage>,
 ) {
-    let behind = segments_behind(&context.config.storage);
     let mut since: BTreeMap<PartitionId, Instant> = BTreeMap::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        let live_bytes = context.local.load().values().map(|replica| replica.live_bytes()).sum();
+        let behind = segments_behind(&context.config.storage, live_bytes);
         // A log that is busy or gone is somebody else's trouble.
         let Ok(CallResult::Success(pinned)) =
             log.call(|reply| WalMessage::PinnedBy(behind, reply), Some(LOG_DEADLINE)).await

@@ -13,6 +13,7 @@ pub mod forming;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub mod log_bounds;
 pub mod memory;
 pub mod mvcc;
 pub mod oracle;

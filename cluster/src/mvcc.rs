@@ -175,10 +175,13 @@ impl Chain {
         true
     }
 
-    /// Removes the oldest version if `superseded_by` agrees to the one after it.
-    pub(crate) fn pop_oldest_if(&mut self, superseded_by: impl FnOnce(&Version) -> bool) -> Option<Version> {
+    /// Removes the oldest version if `superseded_by` agrees to it and the one after it.
+    pub(crate) fn pop_oldest_if(
+        &mut self,
+        superseded_by: impl FnOnce(&Version, &Version) -> bool,
+    ) -> Option<Version> {
         let Self::Many(versions) = self else { return None };
-        if !superseded_by(versions.get(1)?) {
+        if !superseded_by(versions.front()?, versions.get(1)?) {
             return None;
         }
         let oldest = versions.pop_front()?;

@@ -54,7 +54,8 @@ impl Storage {
                 let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
                 let cache_bytes = memory_bytes.map(|bytes| bytes / CACHE_PART);
                 let (directory, engine) =
-                    engine::open_aside(directory, config.storage.engine, cache_bytes, conversion).await?;
+                    engine::open_aside(directory, config.storage.engine.named(), cache_bytes, conversion)
+                        .await?;
                 let wal = directory.wal_dir();
                 Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
             }

@@ -47,6 +47,8 @@ pub struct ReplicaState {
     durable: Mutex<[Option<(LogId, StoredMembership)>; 2]>,
     generation: AtomicU32,
     covered: Covered,
+    /// As its actor last counted them.
+    live_bytes: AtomicU64,
     /// The engine failed in a way that only a restart can judge; until then the log holds everything.
     stopped: AtomicBool,
     /// The state was found wrong: nothing is served from it, and nobody is to be led by it.
@@ -64,6 +66,7 @@ impl ReplicaState {
             durable: Mutex::new([None, None]),
             generation: AtomicU32::new(1),
             covered: Covered::default(),
+            live_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
         }
@@ -140,6 +143,15 @@ impl ReplicaState {
     /// Answers what it was.
     pub(super) fn set_suspect(&self, suspect: bool) -> bool {
         self.suspect.swap(suspect, Ordering::AcqRel)
+    }
+
+    /// Bytes of its live data, as of some second ago.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_live_bytes(&self, bytes: u64) {
+        self.live_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// A checkpoint was committed.

@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use trandb_cluster::log_bounds::LogBounds;
 use trandb_cluster::partition::PartitionState;
 use trandb_cluster::{EncodedKey, PartitionId, Timestamp, wire};
 use trandb_runtime::engine::{Engine, EngineError};
@@ -63,13 +64,14 @@ impl Partition {
 
     pub(super) fn start_checkpoint_if_due(&mut self) {
         let storage = &self.context.config.storage;
+        let bounds = LogBounds { checkpoint_bytes_max: storage.checkpoint_log_bytes };
         let applied = self.state.applied();
         let (last, before) = self.checkpoint.marks;
         // A clean partition is checkpointed once more, so that its log may go up to the last one.
         let moved = applied > last || last > before;
         let due = self.checkpoint.forced
             || self.checkpoint.last.elapsed() >= Duration::from_millis(storage.checkpoint_interval_ms)
-            || self.checkpoint.log_bytes as u64 >= storage.checkpoint_log_bytes;
+            || self.checkpoint.log_bytes as u64 >= bounds.checkpoint_bytes(self.state.live_bytes());
         if self.checkpoint.running || !moved || !due || self.replica.checkpoints_stopped() {
             return;
         }

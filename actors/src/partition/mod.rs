@@ -394,6 +394,7 @@ impl Partition {
 
     fn tick(&mut self) {
         self.tend_garbage();
+        self.replica.set_live_bytes(self.state.live_bytes());
         self.context.gauges.partition(
             self.id,
             self.state.live_keys(),

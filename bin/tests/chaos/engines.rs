@@ -1,9 +1,9 @@
 //! The storage engines side by side: the same node, load and data, each engine in turn.
 
+use crate::disk::Used;
 use crate::figures::Figures;
 use crate::harness::{Node, Ports, program, trandb};
 use crate::{process, settings};
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -63,9 +63,9 @@ fn measure(engine: &str, figures: &mut Figures) {
     );
     figures.note(format!("{engine}, memory, MiB"), format_args!("{:.0}", process::memory_mib(&node)));
     node.kill9();
-    let (engine_mib, log_mib) = disk_mib(&node.data_dir());
-    figures.note(format!("{engine}, engine on disk, MiB"), format_args!("{engine_mib:.0}"));
-    figures.note(format!("{engine}, log on disk, MiB"), format_args!("{log_mib:.0}"));
+    let used = Used::of(&node.data_dir());
+    figures.note(format!("{engine}, engine on disk, MiB"), used.engine >> 20);
+    figures.note(format!("{engine}, log on disk, MiB"), used.log >> 20);
     let began = Instant::now();
     node.restart();
     figures.note(
@@ -96,33 +96,4 @@ fn checkpoints(node: &Node) -> (f64, f64) {
         line.and_then(|number| number.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name}"))
     };
     (value("trandb_checkpoint_seconds_sum"), value("trandb_checkpoint_seconds_count"))
-}
-
-/// What the engine and the log of a data directory take on disk, in MiB. Room that a file has and nothing was written to
-/// does not count.
-fn disk_mib(dir: &Path) -> (f64, f64) {
-    let (mut engine, mut log) = (0, 0);
-    for entry in std::fs::read_dir(dir).expect("is there") {
-        let entry = entry.expect("is read");
-        let name = entry.file_name().into_string().expect("is text");
-        match name.as_str() {
-            "wal" => log += blocks(&entry.path()),
-            name if name.starts_with("engine") => engine += blocks(&entry.path()),
-            _ => {}
-        }
-    }
-    let mib = |blocks: u64| blocks as f64 * 512.0 / f64::from(1 << 20);
-    (mib(engine), mib(log))
-}
-
-/// Blocks of 512 bytes below a directory.
-fn blocks(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(dir).expect("is there").map(|entry| entry.expect("is read"));
-    entries
-        .map(|entry| {
-            let metadata = entry.metadata().expect("is there");
-            if metadata.is_dir() { blocks(&entry.path()) } else { metadata.blocks() }
-        })
-        .sum()
 }

@@ -1,8 +1,9 @@
 //! Rounds of killing and starting again, with values of 4 MiB among the small ones: it starts each time, and nothing that
 //! was acknowledged is lost or changed.
 
+use crate::disk::Watch;
 use crate::figures::Figures;
-use crate::harness::Cluster;
+use crate::harness::{Cluster, Node};
 use crate::settings;
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -165,6 +166,7 @@ fn rounds(nodes: usize) {
     let small = (0..SMALL).map(|at| Writer::new(&runtime, &addrs, &format!("s{at}"), SMALL_KEYS, false));
     let large = (0..LARGE).map(|at| Writer::new(&runtime, &addrs, &format!("l{at}"), LARGE_KEYS, true));
     let mut writers: Vec<Writer> = small.chain(large).collect();
+    let watch = Watch::start(cluster.nodes.iter().map(Node::data_dir).collect());
     let (mut restarts, mut wrong) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let stop = Arc::new(AtomicBool::new(false));
@@ -199,6 +201,9 @@ fn rounds(nodes: usize) {
     };
     figures.note("small writes acknowledged", of(false));
     figures.note("writes of 4 MiB acknowledged", of(true));
+    let most = watch.most();
+    let (engine, log) = (most.engine >> 20, most.log >> 20);
+    figures.note("engines and logs on disk at the most, MiB", format_args!("{engine} + {log}"));
     figures.must("lost, changed or not readable", wrong.len(), 0);
     figures.finish();
 }

@@ -13,6 +13,9 @@
 //! | `TRANDB_CHAOS_ROUNDS` | rounds with large values in the mix | 200 |
 //! | `TRANDB_CHAOS_CLIENTS` | clients that write at the same time | 64 |
 //! | `TRANDB_CHAOS_SECONDS` | how long measurements under steady load take | 20 |
+//! | `TRANDB_CHAOS_OVERWRITES` | how often one of 100,000 keys is overwritten | 10000000 |
+//! | `TRANDB_CHAOS_VALUE_BYTES` | how long those values are | 1000 |
+//! | `TRANDB_CHAOS_RATE` | how often per second; 0: as often as can be | 20000 |
 //! | `TRANDB_CHAOS_CONNECTIONS` | idle connections | 10000 |
 //! | `TRANDB_CHAOS_KEYS` | keys in a node that is started again, writes while another is away | 1000000 |
 //! | `TRANDB_CHAOS_BANK_SECONDS` | how long money is transferred | 300 |
@@ -31,6 +34,7 @@ const TIMING: [(&str, &str); 0] = [];
 mod away;
 mod bank;
 mod cut;
+mod disk;
 mod engines;
 mod figures;
 mod idle;
@@ -38,6 +42,7 @@ mod kill_loop;
 mod kill_rounds;
 mod large_values;
 mod load;
+mod overwrites;
 mod probe;
 mod process;
 mod register;

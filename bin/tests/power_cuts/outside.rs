@@ -42,7 +42,7 @@ fn record(engine: EngineKind, seed: u64, fault: Option<&str>) -> Run {
 fn restore(engine: EngineKind, image: &Image, folder: &Path) -> NodeOptions {
     image.write_to(&RealDisk, folder).expect("there is room");
     let mut config = settings::judged(settings::config(&folder.join(DATA)));
-    config.storage.engine = engine;
+    config.storage.engine = engine.into();
     cuts::options(config, StorageDoor::Configured)
 }
 

@@ -22,6 +22,10 @@
 //! back, or the key would rise from the dead. So a tombstone goes only when a whole checkpoint was committed
 //! after the removals before it were handed out, which made them durable. An engine that failed to remove
 //! what it was told to is therefore not to be used further.
+//!
+//! # What never becomes a record
+//! A version that is superseded below the GC floor before a checkpoint that would hold it began is forgotten at once. So
+//! what a checkpoint puts is bounded by what is live and what history is asked for, however long ago the last one was.
 
 use super::txn::records;
 use super::{PartitionHeader, PartitionState};
@@ -55,11 +59,13 @@ struct Running {
 }
 
 /// Which versions the engine lacks and which it has too many. The removals that wait are bounded by the
-/// versions of one checkpoint, since only what is in one is ever pruned.
+/// versions of one checkpoint, since only what is in one needs any.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     /// The log index of the last committed checkpoint; zero if there is none.
     committed: u64,
+    /// The highest log index up to which any checkpoint was begun, committed or not: what came later has no record.
+    begun: u64,
     /// Every key whose newest version came after [`Self::dirty_since`], each once.
     dirty: Vec<EncodedKey>,
     running: Option<Running>,
@@ -81,13 +87,15 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// As of a replica that was just restored from the checkpoint at `index`.
+    /// As of a replica that was just restored from the checkpoint at `index`. There may be records of checkpoints that
+    /// were begun since, up to the index `begun`.
     pub(super) fn committed_at(
         index: u64,
+        begun: u64,
         held: Vec<(EncodedKey, Timestamp)>,
         held_garbage: Vec<(EncodedKey, Timestamp)>,
     ) -> Self {
-        Self { committed: index, held, held_garbage, ..Self::default() }
+        Self { committed: index, begun: begun.max(index), held, held_garbage, ..Self::default() }
     }
 
     /// As of a replica whose engine holds nothing; `keys` are all it has.
@@ -97,6 +105,11 @@ impl Checkpoints {
 
     pub(super) fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// What came after this log index was never handed to the engine, so that no record of it needs to be removed.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// Versions after this log index are in no checkpoint, not even in a running one.
@@ -124,6 +137,7 @@ impl Checkpoints {
         let held_names: Vec<_> = held.iter().map(|one| (one.key.clone(), one.version.timestamp)).collect();
         // What is put again under the same name is garbage no more.
         self.held_garbage.retain(|name| !held_names.contains(name));
+        self.begun = self.begun.max(index);
         self.running = Some(Running { index, keys, next: 0, after: None, held, held_names });
         if self.removable.is_empty() {
             // All that waited was handed out before; this checkpoint's commit makes its removal durable.

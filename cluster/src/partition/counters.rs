@@ -9,6 +9,8 @@ use crate::mvcc::{KEY_OVERHEAD_BYTES, Version};
 pub(super) struct Counters {
     pub(super) digest: Digest,
     pub(super) live_keys: u64,
+    /// Of keys and their newest values, without overheads.
+    pub(super) live_bytes: u64,
     pub(super) versions: u64,
     pub(super) bytes: u64,
     /// The walk over the memory that is under way.
@@ -42,6 +44,8 @@ impl Counters {
     pub(super) fn newest_changed(&mut self, key: &EncodedKey, old: Option<&Version>, new: &Version) {
         let digest =
             |version: &Version| version.value.as_ref().map(|value| Digest::of(key, version.timestamp, value));
+        self.live_bytes -= old.map_or(0, |old| live_bytes(key, old));
+        self.live_bytes += live_bytes(key, new);
         let (old, new) = (old.and_then(digest), digest(new));
         if let Some(old) = old {
             self.digest.remove(old);
@@ -55,4 +59,9 @@ impl Counters {
             walk.changed(key, old, new);
         }
     }
+}
+
+/// What a key's newest version adds to live data.
+fn live_bytes(key: &EncodedKey, version: &Version) -> u64 {
+    version.value.as_ref().map_or(0, |value| (key.as_bytes().len() + value.len()) as u64)
 }

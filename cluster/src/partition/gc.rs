@@ -16,6 +16,8 @@ pub(super) struct Horizon {
     index: u64,
     /// Some snapshot is being streamed.
     pinned: bool,
+    /// What came after this log index was never handed to the engine.
+    begun: u64,
 }
 
 impl Horizon {
@@ -28,11 +30,18 @@ impl Horizon {
         version.timestamp <= self.timestamp && version.index <= self.index
     }
 
+    /// Whether `newer` makes `older` superfluous: the engine and all snapshots have the newer one, or they have nothing of the
+    /// older one, and a checkpoint that begins later has no use for it.
+    fn ends(self, older: &Version, newer: &Version) -> bool {
+        let unseen = older.index > self.begun && !self.pinned && newer.timestamp <= self.timestamp;
+        unseen || self.covers(newer)
+    }
+
     /// Takes out of `chain` the oldest versions that a newer one makes superfluous, at most `max`.
     pub(super) fn prune(self, chain: &mut Chain, max: usize) -> Vec<Version> {
         let mut pruned = Vec::new();
         while pruned.len() < max
-            && let Some(version) = chain.pop_oldest_if(|newer| self.covers(newer))
+            && let Some(version) = chain.pop_oldest_if(|older, newer| self.ends(older, newer))
         {
             pruned.push(version);
         }
@@ -89,6 +98,7 @@ impl PartitionState {
             timestamp: self.gc_floor,
             index: pinned.map_or(checkpointed, |pinned| pinned.min(checkpointed)),
             pinned: pinned.is_some(),
+            begun: self.checkpoints.begun(),
         }
     }
 
@@ -138,11 +148,13 @@ impl PartitionState {
         self.garbage.due.first().map(|(since, _)| *since)
     }
 
-    /// Accounts for versions that were taken out of a chain, and has their engine records removed.
+    /// Accounts for versions that were taken out of a chain, and has their engine records removed, if there are any.
     pub(super) fn forget(&mut self, key: &EncodedKey, pruned: Vec<Version>) {
         for version in pruned {
             self.counters.version_removed(&version);
-            self.checkpoints.superseded(key, version.timestamp);
+            if version.index <= self.checkpoints.begun() {
+                self.checkpoints.superseded(key, version.timestamp);
+            }
         }
     }
 

@@ -26,7 +26,8 @@
 //!
 //! # What is forgotten
 //! A version goes once a newer one of its key is (1) at or below the GC floor, so that no read that is still
-//! allowed can tell, (2) within every pinned snapshot, and (3) within the last committed checkpoint. A
+//! allowed can tell, (2) within every pinned snapshot, and (3) within the last committed checkpoint. One that came after
+//! the last checkpoint began needs (1) alone while no snapshot is pinned: the engine has nothing of it. A
 //! tombstone that is its key's only version goes when it is at or below the floor and checkpointed, and
 //! no snapshot is pinned. When that happens is each replica's own affair; no read and no digest shows it.
 //!
@@ -152,6 +153,12 @@ impl PartitionState {
     /// Keys that have a value now.
     pub fn live_keys(&self) -> u64 {
         self.counters.live_keys
+    }
+
+    /// Bytes of keys that have a value now and of those values, and of what is kept about transactions among them: what
+    /// there is without history and overheads.
+    pub fn live_bytes(&self) -> u64 {
+        self.counters.live_bytes
     }
 
     /// Versions in memory, tombstones and old ones too.

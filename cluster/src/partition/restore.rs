@@ -30,6 +30,8 @@ pub struct PartitionRestore {
     origin: Origin,
     keys: BTreeMap<EncodedKey, Chain>,
     counters: Counters,
+    /// The highest log index of any version that was there.
+    begun: u64,
     /// All keys, for a snapshot.
     dirty: Vec<EncodedKey>,
     holdings: Holdings,
@@ -60,6 +62,7 @@ impl PartitionRestore {
             origin,
             keys: BTreeMap::new(),
             counters: Counters::default(),
+            begun: 0,
             dirty: Vec::new(),
             holdings: Holdings::default(),
             garbage: Vec::new(),
@@ -76,6 +79,7 @@ impl PartitionRestore {
             return;
         }
         let StoredVersion { key, version } = stored;
+        self.begun = self.begun.max(version.index);
         if version.index > self.header.index {
             return;
         }
@@ -121,8 +125,18 @@ impl PartitionRestore {
     /// `internal` when the versions are not those that the header was written for: something was lost or
     /// damaged, and the replica must be rebuilt from another one.
     pub fn finish(self) -> Result<PartitionState, Error> {
-        let Self { header, origin, keys, counters, dirty, holdings, garbage, held_records, unreadable } =
-            self;
+        let Self {
+            header,
+            origin,
+            keys,
+            counters,
+            begun,
+            dirty,
+            holdings,
+            garbage,
+            held_records,
+            unreadable,
+        } = self;
         if let Some(error) = unreadable {
             return Err(error);
         }
@@ -145,7 +159,7 @@ impl PartitionRestore {
             gc_floor: header.gc_floor,
             history: History::starting_at(header.index, header.digest, header.live_keys),
             checkpoints: match origin {
-                Origin::Checkpoint => Checkpoints::committed_at(header.index, held_records, garbage),
+                Origin::Checkpoint => Checkpoints::committed_at(header.index, begun, held_records, garbage),
                 Origin::Snapshot => Checkpoints::all_dirty(dirty),
             },
             counters,

@@ -245,6 +245,10 @@ impl Bench {
             }
             assert_eq!(scan_all(state, at, 3, 200), twin.live(at), "scan at {at}");
         }
+        let live = twin.live(Timestamp(u64::MAX));
+        let live_bytes: usize =
+            live.iter().map(|(key, found)| key.as_bytes().len() + found.value.len()).sum();
+        assert_eq!(state.live_bytes(), live_bytes as u64);
         let stored = dump(state);
         assert_eq!(state.versions(), stored.len() as u64);
         let mut keys: Vec<_> = stored.iter().map(|stored| &stored.key).collect();

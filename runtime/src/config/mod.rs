@@ -26,7 +26,7 @@ pub use layers::{Setting, Sources};
 pub use rules::Violation;
 pub use secret::Secret;
 pub use sections::{
-    Config, EngineKind, HttpConfig, LimitsConfig, LogFormat, MemoryConfig, NativeConfig, NodeConfig,
-    PeerConfig, RaftConfig, RespConfig, ShutdownConfig, StorageConfig,
+    Config, EngineChoice, EngineKind, HttpConfig, LimitsConfig, LogFormat, MemoryConfig, NativeConfig,
+    NodeConfig, PeerConfig, RaftConfig, RespConfig, ShutdownConfig, StorageConfig,
 };
 pub use size::MemorySize;

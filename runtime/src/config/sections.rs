@@ -181,12 +181,14 @@ impl Default for RaftConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageConfig {
-    /// What holds the checkpoints; when it is changed between sled and fjall, they are copied at the next start.
-    /// An ephemeral node always uses memory.
-    pub engine: EngineKind,
+    /// What holds the checkpoints; where it names another engine on disk than the directory has, they are copied at
+    /// the start. An ephemeral node always uses memory.
+    pub engine: EngineChoice,
     /// Between two checkpoints of a partition that changed.
     pub checkpoint_interval_ms: u64,
-    /// Log bytes of a partition after which its checkpoint does not wait for the interval.
+    /// Log bytes of a partition after which its checkpoint does not wait for the interval, at the most: it is due sooner
+    /// where an eighth of the partition's live data is less, but not below 1 MiB. The log holds a quarter of the node's
+    /// live data, 32 MiB at the least and four times this at the most.
     pub checkpoint_log_bytes: u64,
     /// Size of a log segment, allocated ahead.
     pub wal_segment_bytes: u64,
@@ -199,10 +201,10 @@ pub struct StorageConfig {
 impl Default for StorageConfig {
     fn default() -> Self {
         Self {
-            engine: EngineKind::Sled,
+            engine: EngineChoice::Auto,
             checkpoint_interval_ms: 30_000,
             checkpoint_log_bytes: 256 << 20,
-            wal_segment_bytes: 64 << 20,
+            wal_segment_bytes: 16 << 20,
             wal_lz4_bytes: 0,
             history_ms: 3_600_000,
         }
@@ -229,9 +231,9 @@ impl Default for MemoryConfig {
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     /// sled, on disk.
-    #[default]
     Sled,
-    /// fjall, on disk.
+    /// fjall, on disk: what a new data directory gets.
+    #[default]
     Fjall,
     /// Memory: nothing survives the process but what the log still holds.
     Memory,
@@ -244,6 +246,43 @@ impl fmt::Display for EngineKind {
             Self::Fjall => "fjall",
             Self::Memory => "memory",
         })
+    }
+}
+
+/// Which engine a node is to have.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// The one that the data directory has, and [`EngineKind::default`] where there is none yet.
+    #[default]
+    Auto,
+    /// [`EngineKind::Sled`].
+    Sled,
+    /// [`EngineKind::Fjall`].
+    Fjall,
+    /// [`EngineKind::Memory`].
+    Memory,
+}
+
+impl EngineChoice {
+    /// The engine that is named; none if the data directory decides.
+    pub fn named(self) -> Option<EngineKind> {
+        match self {
+            Self::Auto => None,
+            Self::Sled => Some(EngineKind::Sled),
+            Self::Fjall => Some(EngineKind::Fjall),
+            Self::Memory => Some(EngineKind::Memory),
+        }
+    }
+}
+
+impl From<EngineKind> for EngineChoice {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Sled => Self::Sled,
+            EngineKind::Fjall => Self::Fjall,
+            EngineKind::Memory => Self::Memory,
+        }
     }
 }
 

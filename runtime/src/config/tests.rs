@@ -164,8 +164,8 @@ fn every_rule_is_checked_and_says_what_it_wants() {
             "raft.election_min_ms is 500, it must be below raft.election_max_ms, 500",
         ),
         (
-            "storage.checkpoint_log_bytes=20000000",
-            "storage.checkpoint_log_bytes is 20000000, it must be at least storage.wal_segment_bytes, 67108864",
+            "storage.wal_segment_bytes=300000000",
+            "storage.checkpoint_log_bytes is 268435456, it must be at least storage.wal_segment_bytes, 300000000",
         ),
         (
             "storage.wal_segment_bytes=1024",

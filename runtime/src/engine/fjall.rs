@@ -54,8 +54,9 @@ const PREFIX_BYTES: usize = 1 + 4;
 /// Records of a dropped partition that are removed at once: some hundred kilobytes of names.
 const DROP_BATCH: usize = 4096;
 
-/// Bytes of recent changes in memory, the same that the journal holds, before they become a sorted file.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Bytes of recent changes in memory, the same that the journal holds, before they become a sorted file. Four such files
+/// are merged with those below: data of up to 256 MiB, all of it at once, so that each merge drops all that is gone.
+const MEMTABLE_BYTES: u64 = 8 << 20;
 
 /// Bytes of journal files, the one being written among them: twice its own size at least, so that one that is written
 /// need not wait for the one before to go.
@@ -267,6 +268,7 @@ fn open_db(dir: &Path, options: FjallOptions) -> Result<(Database, Keyspace), En
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(WORKERS)
             .open()?;
+        // Written down with the keyspace when it is made; one that is there keeps what it has.
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = db.keyspace(KEYSPACE, options)?;
         Ok((db, keyspace))

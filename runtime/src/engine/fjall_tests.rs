@@ -224,3 +224,40 @@ fn many_overwrites_go_through_files_and_merges() {
         bench.reopen();
     }
 }
+
+#[test]
+fn what_is_overwritten_without_end_takes_bounded_room() {
+    const ROUNDS: u64 = 400;
+    // Random, so that nothing is saved by compressing it.
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = move |count: usize| {
+        let mut bytes = Vec::with_capacity(count);
+        while bytes.len() < count {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bytes.extend_from_slice(&random.to_be_bytes()[..4]);
+        }
+        Some(bytes.into())
+    };
+    let bench = DiskBench::new(open);
+    let names: Vec<String> = (0..8).map(|at| format!("key {at}")).collect();
+    for round in 1..=ROUNDS {
+        let versions: Vec<_> = names.iter().map(|name| version(name, round, bytes(128 << 10))).collect();
+        bench.engine().put(P, &versions).expect("puts");
+        bench.engine().commit(P, &round.to_be_bytes()).expect("commits");
+        let old: Vec<_> = names.iter().map(|name| (key(name.as_bytes()), Timestamp(round - 1))).collect();
+        bench.engine().remove(P, &old).expect("removes");
+    }
+    assert_eq!(load(bench.engine(), P).len(), names.len());
+    let mib = bytes_below(bench.close().path()) >> 20;
+    // A megabyte is live: the rest are the journal, what is not merged yet, and what is merged meanwhile.
+    assert!(mib < ROUNDS / 2, "{mib} MiB after {ROUNDS} MiB were written");
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).expect("is a directory").map(|entry| entry.expect("is read"));
+    let bytes_of = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().expect("is there");
+        if metadata.is_dir() { bytes_below(&entry.path()) } else { metadata.len() }
+    };
+    entries.map(bytes_of).sum()
+}

@@ -17,7 +17,9 @@
 //! Until it counts, the old one does, unchanged: what an interruption leaves of the copy is removed and begun again, or
 //! removed if the old engine is asked for. After that, what is left of the old one is removed.
 //!
-//! A directory without `CHECKPOINTS` is sled's if there is anything of sled's in it, and else new.
+//! A directory without `CHECKPOINTS` is sled's if there is anything of sled's in it, and else new. Where no engine is asked
+//! for, a new directory gets [`EngineKind::default`], and any other one stays as it is: a default that changes converts
+//! nothing.
 //!
 //! # Caveats
 //! For as long as it takes there must be room for both.
@@ -113,7 +115,7 @@ pub type Told = Arc<dyn Fn(&Conversion) + Send + Sync>;
 #[allow(clippy::disallowed_methods, reason = "this is the door: the simulation opens no engine on disk")]
 pub async fn open_aside(
     directory: DataDir,
-    kind: EngineKind,
+    kind: Option<EngineKind>,
     cache_bytes: Option<u64>,
     told: Told,
 ) -> Result<(DataDir, Arc<dyn Engine>), HomeError> {
@@ -128,11 +130,16 @@ pub async fn open_aside(
     opened.await.map_err(|_| HomeError::Thread(io::Error::other("it panicked")))?
 }
 
-/// Opens the engine of that kind in the data directory at `dir`; if the directory has another, it is converted first.
+/// Opens the engine of that kind in the data directory at `dir`; if the directory has another, it is converted first. Without
+/// a kind, the directory keeps what it has.
 ///
 /// # Errors
 /// See [`HomeError`]. What the directory held before counts as before.
-pub fn open(dir: &Path, kind: EngineKind, told: &dyn Fn(&Conversion)) -> Result<Arc<dyn Engine>, HomeError> {
+pub fn open(
+    dir: &Path,
+    kind: Option<EngineKind>,
+    told: &dyn Fn(&Conversion),
+) -> Result<Arc<dyn Engine>, HomeError> {
     open_watched(dir, kind, None, told, &mut |_| ())
 }
 
@@ -150,13 +157,14 @@ pub(super) enum Step {
 
 pub(super) fn open_watched(
     dir: &Path,
-    kind: EngineKind,
+    kind: Option<EngineKind>,
     cache_bytes: Option<u64>,
     told: &dyn Fn(&Conversion),
     at: &mut dyn FnMut(Step),
 ) -> Result<Arc<dyn Engine>, HomeError> {
     let home = Home { dir, cache_bytes: cache_bytes.unwrap_or(u64::MAX) };
     let Some(note) = home.note()? else {
+        let kind = kind.unwrap_or_default();
         if kind == EngineKind::Memory {
             return Ok(Arc::new(MemoryEngine::new()));
         }
@@ -164,6 +172,7 @@ pub(super) fn open_watched(
         home.write(Note { counts: kind, left_over: None })?;
         return home.open_at(kind, &home.place(kind));
     };
+    let kind = kind.unwrap_or(note.counts);
     if kind == EngineKind::Memory {
         return Err(HomeError::Volatile { path: dir.into(), found: note.counts });
     }

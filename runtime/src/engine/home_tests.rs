@@ -34,7 +34,7 @@ fn ignore(_: &Conversion) {}
 fn filled(kind: EngineKind) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     drop(DataDir::open(dir.path(), || 5).expect("opens"));
-    let engine = open(dir.path(), kind, &ignore).expect("opens");
+    let engine = open(dir.path(), Some(kind), &ignore).expect("opens");
     for partition in [P, Q] {
         engine.put(partition, &content(partition)).expect("puts");
         engine.commit(partition, partition.to_string().as_bytes()).expect("commits");
@@ -70,7 +70,7 @@ fn checkpoints_go_from_one_engine_to_the_other_and_back() {
     let dir = filled(Sled);
     for kind in [Fjall, Sled, Sled, Fjall] {
         let told = RefCell::new(Vec::new());
-        let engine = open(dir.path(), kind, &|conversion| told.borrow_mut().push(conversion.clone()));
+        let engine = open(dir.path(), Some(kind), &|conversion| told.borrow_mut().push(conversion.clone()));
         let engine = engine.expect("opens");
         is_whole(&*engine);
         if let Some(last) = told.borrow().last() {
@@ -86,21 +86,50 @@ fn checkpoints_go_from_one_engine_to_the_other_and_back() {
 fn a_directory_from_before_there_was_a_choice_is_sleds() {
     let dir = filled(Sled);
     std::fs::remove_file(dir.path().join("CHECKPOINTS")).expect("is there");
-    is_whole(&*open(dir.path(), Fjall, &ignore).expect("opens"));
+    is_whole(&*open(dir.path(), Some(Fjall), &ignore).expect("opens"));
     assert_eq!(names(dir.path()), ["CHECKPOINTS", "engine-fjall"]);
+}
+
+#[test]
+fn a_directory_keeps_what_it_has_when_no_engine_is_asked_for() {
+    for kind in [Sled, Fjall] {
+        let dir = filled(kind);
+        let before = names(dir.path());
+        is_whole(&*open(dir.path(), None, &|_| panic!("nothing is copied")).expect("opens"));
+        assert_eq!(names(dir.path()), before);
+    }
+    let old = filled(Sled);
+    std::fs::remove_file(old.path().join("CHECKPOINTS")).expect("is there");
+    is_whole(&*open(old.path(), None, &ignore).expect("opens"));
+    assert_eq!(names(old.path()), ["CHECKPOINTS", "engine"]);
+
+    let fresh = tempfile::tempdir().expect("a directory");
+    drop(DataDir::open(fresh.path(), || 5).expect("opens"));
+    open(fresh.path(), None, &ignore).expect("opens");
+    assert_eq!(std::fs::read_to_string(fresh.path().join("CHECKPOINTS")).expect("is there"), "fjall\n");
+}
+
+#[test]
+fn a_conversion_that_was_begun_is_undone_when_no_engine_is_asked_for() {
+    let dir = filled(Sled);
+    std::fs::write(dir.path().join("CHECKPOINTS"), "sled\nleft over: fjall\n").expect("writes");
+    std::fs::create_dir(dir.path().join("engine.converting")).expect("is made");
+    is_whole(&*open(dir.path(), None, &ignore).expect("opens"));
+    assert_eq!(names(dir.path()), ["CHECKPOINTS", "engine"]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("CHECKPOINTS")).expect("is there"), "sled\n");
 }
 
 #[test]
 fn memory_takes_no_directory_that_has_checkpoints() {
     let dir = filled(Fjall);
-    let Err(error) = open(dir.path(), Memory, &ignore) else { panic!("they would be missing") };
+    let Err(error) = open(dir.path(), Some(Memory), &ignore) else { panic!("they would be missing") };
     assert!(matches!(error, HomeError::Volatile { found: Fjall, .. }), "{error}");
     assert_eq!(error.exit_code(), 78);
-    is_whole(&*open(dir.path(), Fjall, &ignore).expect("opens"));
+    is_whole(&*open(dir.path(), Some(Fjall), &ignore).expect("opens"));
 
     let fresh = tempfile::tempdir().expect("a directory");
     drop(DataDir::open(fresh.path(), || 5).expect("opens"));
-    open(fresh.path(), Memory, &ignore).expect("has nothing to lose");
+    open(fresh.path(), Some(Memory), &ignore).expect("has nothing to lose");
     assert_eq!(names(fresh.path()), ["engine"]);
 }
 
@@ -110,12 +139,12 @@ fn checkpoints_that_this_program_has_not_left_there_are_not_removed() {
     std::fs::remove_dir_all(dir.path().join("engine")).expect("is there, and empty");
     std::fs::rename(other.path().join("engine"), dir.path().join("engine")).expect("moves");
     for kind in [Fjall, Sled] {
-        let Err(error) = open(dir.path(), kind, &ignore) else { panic!("which of them counts?") };
+        let Err(error) = open(dir.path(), Some(kind), &ignore) else { panic!("which of them counts?") };
         assert!(matches!(error, HomeError::Both { counts: Fjall, stranger: Sled, .. }), "{error}");
         assert_eq!(error.exit_code(), 78);
     }
     std::fs::remove_dir_all(dir.path().join("engine")).expect("is there");
-    is_whole(&*open(dir.path(), Sled, &ignore).expect("opens"));
+    is_whole(&*open(dir.path(), Some(Sled), &ignore).expect("opens"));
 }
 
 #[test]
@@ -125,7 +154,7 @@ fn a_note_that_says_something_else_is_refused() {
         ["", "rocks\n", "memory\n", "fjall\nleft over: fjall\n", "fjall\nsled\n", "sled\nfjall\nsled\n"]
     {
         std::fs::write(dir.path().join("CHECKPOINTS"), text).expect("writes");
-        let Err(error) = open(dir.path(), Fjall, &ignore) else { panic!("{text:?} says nothing") };
+        let Err(error) = open(dir.path(), Some(Fjall), &ignore) else { panic!("{text:?} says nothing") };
         assert_eq!(error.exit_code(), 65, "{error}");
     }
 }
@@ -134,7 +163,7 @@ fn a_note_that_says_something_else_is_refused() {
 fn a_source_that_is_damaged_stays_what_counts() {
     let dir = filled(Fjall);
     std::fs::remove_file(dir.path().join("engine-fjall/version")).expect("is there");
-    let Err(error) = open(dir.path(), Sled, &ignore) else { panic!("there is nothing to copy from") };
+    let Err(error) = open(dir.path(), Some(Sled), &ignore) else { panic!("there is nothing to copy from") };
     assert!(matches!(error, HomeError::Engine(EngineError::Corrupt { .. })), "{error}");
     let note = std::fs::read_to_string(dir.path().join("CHECKPOINTS")).expect("is there");
     assert_eq!(note, "fjall\nleft over: sled\n");
@@ -156,7 +185,7 @@ fn converter() {
             std::process::abort();
         }
     };
-    open_watched(Path::new(&dir), to, None, &ignore, &mut at).expect("opens");
+    open_watched(Path::new(&dir), Some(to), None, &ignore, &mut at).expect("opens");
 }
 
 /// Converts in a process that ends at that step; whether there was such a step.
@@ -182,7 +211,7 @@ fn is_interrupted_everywhere(from: EngineKind, to: EngineKind) {
             }
             // Once more before it comes to an end.
             ends_at(dir.path(), after, step);
-            let engine = open(dir.path(), after, &ignore).expect("opens");
+            let engine = open(dir.path(), Some(after), &ignore).expect("opens");
             is_whole(&*engine);
             let name = (key(b"large"), Timestamp(5));
             engine.remove(P, &[name]).expect("goes on");

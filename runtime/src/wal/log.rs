@@ -26,8 +26,9 @@ pub struct WalOptions {
 }
 
 impl WalOptions {
-    /// Big enough that a rotation is rare, small enough that the log shrinks soon after a checkpoint.
-    pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+    /// Big enough for three of the largest values, and that a rotation comes every other second under small writes; small
+    /// enough that a log of few live data is short.
+    pub const SEGMENT_BYTES_DEFAULT: u64 = 16 << 20;
 }
 
 /// How big the log is.
