@@ -5,7 +5,8 @@
 //! (`at_once`). On a machine whose cores are all taken even those are woken late; while large values are written, a task
 //! measures how late, and after each value its turn rests for as long as [`Pace`] says.
 //!
-//! Only writes that came in here are counted. What replicas write for other nodes costs as much, and is paced there.
+//! Only writes that came in here take turns. What replicas write for other nodes costs as much, and is paced there. Checkpoints of
+//! large values, which nobody waits for, rest twice as long as their writers do.
 
 use metrics::gauge;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +55,12 @@ impl LargeWrites {
             }
             Err(_) => Err(Error::overloaded("other large values were being written until the deadline")),
         }
+    }
+
+    /// How long who has put so many bytes of large values into a checkpoint rests.
+    pub(crate) fn rest_of_checkpoint(&self, bytes: usize) -> Duration {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        2 * Duration::from_millis(pace.rest_ms(bytes as u64))
     }
 }
 

@@ -6,6 +6,7 @@ use super::applier::ReplicaState;
 use super::message::{LocalPartition, PartitionMessage};
 use super::slot::{make_valid, next_generation, slot};
 use crate::context::NodeContext;
+use crate::gateway::LARGE_BYTES;
 use bytes::Bytes;
 use ractor::ActorRef;
 use std::any::Any;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::log_bounds::LogBounds;
+use trandb_cluster::mvcc::StoredVersion;
 use trandb_cluster::partition::PartitionState;
 use trandb_cluster::{EncodedKey, PartitionId, Timestamp, wire};
 use trandb_runtime::engine::{Engine, EngineError};
@@ -257,7 +259,9 @@ async fn put_and_commit(
         if puts.is_empty() {
             break;
         }
+        let large = puts.iter().map(StoredVersion::weight).filter(|&bytes| bytes >= LARGE_BYTES).sum();
         context.engine.run(move |engine| engine.put(place, &puts)).await.map_err(io::Error::other)?;
+        tokio::time::sleep(context.large_writes.rest_of_checkpoint(large)).await;
     }
     let commit = move |engine: &dyn Engine| {
         engine.commit(place, &meta)?;
