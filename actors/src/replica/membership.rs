@@ -16,7 +16,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// How long a leadership transfer may take before the leader goes on.
 const TRANSFER_MAX: Duration = Duration::from_millis(800);
 
-/// Entries that a new member may be behind when it becomes a voter.
+/// Entries that a new member may be behind when it becomes a voter, and a voter when it becomes the leader.
 const CATCH_UP_ENTRIES: u64 = 256;
 
 impl Group {
@@ -118,6 +118,10 @@ async fn transfer(
     {
         return Err(format!("the replica on {to} is wrong and is being rebuilt"));
     }
+    if let Some(behind) = behind(raft, to).filter(|&behind| behind > CATCH_UP_ENTRIES) {
+        // The partition would stand still until it has them.
+        return Err(format!("{to} is {behind} entries behind"));
+    }
     pause(context, machine).await?;
     let result = async {
         raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
@@ -142,6 +146,14 @@ async fn transfer(
     .await;
     resume(context, machine);
     result
+}
+
+/// Entries of this leader's log that a follower is not known to have. None if nothing is known of it.
+fn behind(raft: &Raft, follower: NodeId) -> Option<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let matched = metrics.replication.as_ref()?.get(&follower.0)?.as_ref().map_or(0, |id| id.index);
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
 }
 
 async fn pause(context: &NodeContext, machine: &Machine) -> Result<(), String> {

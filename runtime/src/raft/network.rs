@@ -211,8 +211,9 @@ impl PeerClient {
         unreachable!("the loop returns")
     }
 
-    /// Sends a part until the receiver has it, or is gone for long. The last one is sent once: whether it was taken is seen
-    /// by what the follower answers next.
+    /// Sends a part until the receiver has it, or is gone for long. The first one is sent once: with nothing taken there is
+    /// nothing to go on with, and whoever comes back later is better served by a newer snapshot, which needs no second one after
+    /// it. So is the last one: whether it was taken is seen by what the follower answers next.
     async fn send_part(
         &self,
         part: SnapshotPart,
@@ -239,7 +240,7 @@ impl PeerClient {
                 Err(RpcError::Unreachable | RpcError::Timeout | RpcError::Lost | RpcError::Overloaded)
             );
             let since = *broke.get_or_insert_with(Instant::now);
-            if part.last || !passes || since.elapsed() >= SNAPSHOT_RESUME_MAX {
+            if part.sequence == 0 || part.last || !passes || since.elapsed() >= SNAPSHOT_RESUME_MAX {
                 return outcome(called);
             }
             tokio::time::sleep(SNAPSHOT_RESUME_PAUSE).await;
