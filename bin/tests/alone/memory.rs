@@ -86,7 +86,8 @@ fn values_are_refused_near_the_limit_until_others_are_deleted() {
     assert_eq!(metric(&node, "trandb_memory_full"), 1.0);
     assert!(metric(&node, "trandb_memory_refused_writes_total") >= 2.0);
     let allocated = metric(&node, "trandb_memory_allocated_bytes");
-    assert!(allocated > LIMIT as f64 / 2.0 && allocated < LIMIT as f64, "{allocated}");
+    // What was resident a moment ago counts as well; a checkpoint since then has given some back.
+    assert!(allocated > LIMIT as f64 / 4.0 && allocated < LIMIT as f64, "{allocated}");
 
     // Once the history of what was deleted is over, there is room: nobody writes meanwhile.
     for key in 4..=keys {
