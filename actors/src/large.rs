@@ -6,7 +6,7 @@
 //! measures how late, and after each value its turn rests for as long as [`Pace`] says.
 //!
 //! Only writes that came in here take turns. What replicas write for other nodes costs as much, and is paced there. Checkpoints of
-//! large values, which nobody waits for, rest twice as long as their writers do.
+//! large values rest as long as their writers do, but so shortly that they keep up with what all nodes' writers send.
 
 use metrics::gauge;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,10 @@ use trandb_cluster::pace::Pace;
 
 /// Between two samples of lag.
 const SAMPLE: Duration = Duration::from_millis(2);
+
+/// The longest rest of a checkpoint after each part of it: with rests as long as its pace asks for, checkpoints fell behind
+/// writers, and the log grew without end.
+const CHECKPOINT_REST_MAX: Duration = Duration::from_millis(25);
 
 /// Large values that are being written at once by so many worker threads; zero is one per core.
 pub(crate) fn at_once(threads: usize) -> usize {
@@ -60,7 +64,7 @@ impl LargeWrites {
     /// How long who has put so many bytes of large values into a checkpoint rests.
     pub(crate) fn rest_of_checkpoint(&self, bytes: usize) -> Duration {
         let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        2 * Duration::from_millis(pace.rest_ms(bytes as u64))
+        Duration::from_millis(pace.rest_ms(bytes as u64)).min(CHECKPOINT_REST_MAX)
     }
 }
 

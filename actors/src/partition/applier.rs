@@ -46,6 +46,9 @@ pub struct ReplicaState {
     /// The last two checkpoints, newest last. The log may go up to the first.
     durable: Mutex<[Option<(LogId, StoredMembership)>; 2]>,
     generation: AtomicU32,
+    /// Held by who writes to the engine for this replica, or loads it: what one that was overtaken still puts must not come
+    /// after what the next one has dropped or read.
+    writing: tokio::sync::Mutex<()>,
     covered: Covered,
     /// As its actor last counted them.
     live_bytes: AtomicU64,
@@ -65,6 +68,7 @@ impl ReplicaState {
             acknowledged: AtomicU64::new(0),
             durable: Mutex::new([None, None]),
             generation: AtomicU32::new(1),
+            writing: tokio::sync::Mutex::new(()),
             covered: Covered::default(),
             live_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -120,6 +124,11 @@ impl ReplicaState {
 
     pub(super) fn generation(&self) -> u16 {
         self.generation.load(Ordering::Acquire) as u16
+    }
+
+    /// The turn of a writer to the engine, or of a load from it. One that was overtaken ends at its next question to the actor.
+    pub(super) async fn writing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
     }
 
     pub(super) fn set_generation(&self, generation: u16) {
@@ -217,6 +226,7 @@ pub(super) async fn load(
     id: PartitionId,
     replica: &ReplicaState,
 ) -> io::Result<(PartitionState, StoredMeta)> {
+    let _writing = replica.writing().await;
     let (generation, meta, state) = context
         .engine
         .run(move |engine| -> io::Result<_> {

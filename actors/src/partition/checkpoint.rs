@@ -191,6 +191,7 @@ async fn run(
 ) {
     // One checkpoint at a time on a node: they share one disk, and none of them is urgent.
     let Ok(_turn) = context.checkpoint_turn.acquire().await else { return };
+    let _writing = replica.writing().await;
     if let Err(error) = write(&context, slot(id, replica.generation()), &actor, &replica, |_| Ok(())).await {
         tracing::error!(partition = %id, %error, "checkpoint failed; the log is kept until one succeeds");
         context.gauges.checkpoint_failed();
@@ -204,6 +205,7 @@ async fn run_replacing(
     actor: ActorRef<PartitionMessage>,
     replica: Arc<ReplicaState>,
 ) -> io::Result<()> {
+    let _writing = replica.writing().await;
     let old = replica.generation();
     let new = next_generation(old);
     context.engine.run(move |engine| engine.drop_partition(slot(id, new))).await.map_err(io::Error::other)?;
