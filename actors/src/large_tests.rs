@@ -1,6 +1,6 @@
 //! How many large values are written at once, how long one waits for its turn, and how long each rests.
 
-use super::{LargeWrites, at_once};
+use super::{CHECKPOINT_REST_MAX, LargeWrites, at_once};
 use crate::database::RequestContext;
 use crate::gateway::LARGE_BYTES;
 use crate::node;
@@ -16,6 +16,17 @@ fn half_of_the_threads_stay_free_of_large_values() {
     assert_eq!(turns, [1, 1, 1, 4]);
     // As many threads as there are cores, of which there is at least one.
     assert!(at_once(0) >= 1);
+}
+
+#[test]
+fn a_checkpoint_rests_only_where_there_is_lag_and_not_for_long() {
+    let writes = LargeWrites::new(1);
+    assert_eq!(writes.rest_of_checkpoint(usize::MAX), Duration::ZERO, "nobody was held up");
+    for _ in 0..1000 {
+        writes.pace.lock().expect("nobody panics").sample(100);
+    }
+    assert_eq!(writes.rest_of_checkpoint(0), Duration::ZERO);
+    assert_eq!(writes.rest_of_checkpoint(usize::MAX), CHECKPOINT_REST_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! What is fjall's own: its journal's end, its unfinished beginnings, and rot.
 
-use super::tests::{Bench, DiskBench, P, fjall as open, key, large, load, value, version};
+use super::tests::{Bench, DiskBench, P, copy, files, fjall as open, key, large, load, value, version};
 use super::{Engine, EngineError};
 use std::collections::BTreeMap;
 use std::fs;
@@ -119,32 +119,6 @@ fn flip_each(stride: usize) {
     }
     println!("{without} flips without effect, {refused} refused, {last_lost} lost the last commit");
     assert!(refused > without && last_lost > 0, "{without}, {refused}, {last_lost}");
-}
-
-/// All files, the lock left out.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).expect("is a directory") {
-        let path = entry.expect("reads").path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().expect("a directory");
-    for path in files(from) {
-        let copy = to.path().join(path.strip_prefix(from).expect("lies below"));
-        fs::create_dir_all(copy.parent().expect("lies below")).expect("makes");
-        fs::copy(&path, copy).expect("copies");
-    }
-    fs::create_dir_all(to.path().join("keyspaces/1/tables")).expect("makes");
-    to
 }
 
 #[test]

@@ -4,7 +4,8 @@ use super::{Engine, EngineError, FjallEngine, FjallOptions, MemoryEngine, SledEn
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use trandb_cluster::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trandb_cluster::mvcc::{StoredVersion, Version};
 use trandb_cluster::{EncodedKey, KeyspaceId, PartitionId, Timestamp};
@@ -34,6 +35,41 @@ pub(super) fn load(engine: &dyn Engine, partition: PartitionId) -> Vec<StoredVer
     engine.load(partition, &mut |version| loaded.push(version)).expect("loads");
     loaded.sort_by(|a, b| (&a.key, a.version.timestamp).cmp(&(&b.key, b.version.timestamp)));
     loaded
+}
+
+/// All files of a database on disk.
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("is a directory") {
+        let path = entry.expect("reads").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A database as it lies on disk, empty directories included.
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a directory");
+    copy_into(from, to.path());
+    to
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("is a directory") {
+        let entry = entry.expect("reads");
+        let copied = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&copied).expect("makes");
+            copy_into(&entry.path(), &copied);
+        } else {
+            fs::copy(entry.path(), copied).expect("copies");
+        }
+    }
 }
 
 /// Something that can be stopped and started, with all that it had committed.
@@ -271,7 +307,7 @@ fn a_crash_of_the_memory_engine_loses_exactly_what_was_not_committed() {
 fn a_database_that_cannot_be_opened_says_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
-    std::fs::write(&file, b"no directory").expect("writes");
+    fs::write(&file, b"no directory").expect("writes");
     for open in ON_DISK {
         let Err(error) = open(&file) else { panic!("a file is no database") };
         assert!(matches!(error, EngineError::Io { action: "open", .. }), "{error:?}");
