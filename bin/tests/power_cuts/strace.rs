@@ -377,8 +377,9 @@ fn start(line: &str) -> &str {
 fn split_result(tail: &str) -> (&str, Option<i64>) {
     let (arguments, result) =
         tail.rsplit_once(") = ").or_else(|| split_padded(tail)).unwrap_or_else(|| panic!("{}", start(tail)));
-    let result = result.split(' ').next().unwrap_or_default();
-    (arguments, (result != "?").then(|| number(result)))
+    // Files interrupt only who is being killed: that is no failure, but an end with its process.
+    let ended = result.starts_with('?') || result.starts_with("-1 EINTR ");
+    (arguments, (!ended).then(|| number(result.split(' ').next().unwrap_or_default())))
 }
 
 /// Short lines are padded before their result.
@@ -444,6 +445,7 @@ mod tests {
             format!("7 1.000013 mkdir({}, 0700) = -1 EEXIST (File exists)", hex("/root/d")),
             format!("7 1.000014 openat(AT_FDCWD, {}, O_WRONLY|O_APPEND) = 5", hex("/root/g")),
             format!("7 1.000014 write(5, {}, 1) = 1", hex("e")),
+            format!("7 1.000014 write(5, {}, 1) = -1 EINTR (Interrupted system call)", hex("f")),
             "7 1.000014 +++ exited with 0 +++".to_owned(),
         ];
         let trace = read_lines(&lines);
@@ -460,8 +462,10 @@ mod tests {
                 "Rename(\"f\", \"g\")",
                 "SyncDir(\"/\")",
                 "Write { file: 1, offset: 10, data: b\"e\" }",
+                "Write { file: 1, offset: 11, data: b\"f\" }",
             ]
         );
+        assert!(trace.recording.events.last().is_some_and(|interrupted| interrupted.ended.is_none()));
         let (sync, write) = (&trace.recording.events[3], &trace.recording.events[4]);
         assert!(sync.begun < write.begun && sync.ended > write.ended);
         // Told between the sync's end and the next line: a cut from there on must show what it covers.
