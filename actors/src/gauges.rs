@@ -56,6 +56,11 @@ impl Gauges {
         histogram!("trandb_checkpoint_seconds").record(took.as_secs_f64());
     }
 
+    /// A step of a checkpoint kept its partition from everything else for so long.
+    pub fn checkpoint_stepped(&self, took: Duration) {
+        histogram!("trandb_checkpoint_step_seconds").record(took.as_secs_f64());
+    }
+
     /// A checkpoint failed.
     pub fn checkpoint_failed(&self) {
         counter!("trandb_checkpoint_failures_total").increment(1);

@@ -3,7 +3,7 @@
 
 use super::Partition;
 use super::applier::ReplicaState;
-use super::message::{LocalPartition, PartitionMessage};
+use super::message::{CheckpointStep, LocalPartition, PartitionMessage};
 use super::slot::{make_valid, next_generation, slot};
 use crate::context::NodeContext;
 use crate::gateway::LARGE_BYTES;
@@ -17,12 +17,18 @@ use tokio::time::Instant;
 use trandb_cluster::log_bounds::LogBounds;
 use trandb_cluster::mvcc::StoredVersion;
 use trandb_cluster::partition::PartitionState;
-use trandb_cluster::{EncodedKey, PartitionId, Timestamp, wire};
+use trandb_cluster::{EncodedKey, PartitionId, wire};
 use trandb_runtime::engine::{Engine, EngineError};
 use trandb_runtime::raft::{LocalRaft, LogId, RaftMessage, StoredMembership};
 
 /// How long the actor is waited for within a checkpoint. It answers in microseconds unless it is dead.
 const ACTOR_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of versions that are handed to the storage engine at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Records that the storage engine is told to remove at once.
+const REMOVES_MAX: usize = 4096;
 
 /// When a partition's next checkpoint is due.
 #[derive(Debug)]
@@ -46,7 +52,7 @@ impl Schedule {
     }
 
     /// Whether `run` has not been overtaken.
-    pub(super) fn is_current(&self, run: u64) -> bool {
+    fn is_current(&self, run: u64) -> bool {
         self.running && self.run == run
     }
 
@@ -86,7 +92,29 @@ impl Partition {
         tokio::spawn(run(self.context.clone(), self.id, self.me.clone(), self.replica.clone()));
     }
 
-    pub(super) fn begin_checkpoint(&mut self) -> Option<(u64, Bytes)> {
+    pub(super) fn checkpoint_step(&mut self, step: CheckpointStep) {
+        let began = Instant::now();
+        match step {
+            CheckpointStep::Begin(reply) => {
+                let _ = reply.send(self.begin_checkpoint());
+            }
+            CheckpointStep::Puts(run, reply) if self.checkpoint.is_current(run) => {
+                let _ = reply.send(self.state.checkpoint_puts(CHUNK_BYTES));
+            }
+            CheckpointStep::End(run, committed, reply) if self.checkpoint.is_current(run) => {
+                let _ = reply.send(self.end_checkpoint(committed));
+            }
+            CheckpointStep::Removes(run, reply) if self.checkpoint.is_current(run) => {
+                let removes = self.state.checkpoint_removes(REMOVES_MAX);
+                self.checkpoint.running = !removes.is_empty();
+                let _ = reply.send(removes);
+            }
+            CheckpointStep::Puts(..) | CheckpointStep::End(..) | CheckpointStep::Removes(..) => {}
+        }
+        self.context.gauges.checkpoint_stepped(began.elapsed());
+    }
+
+    fn begin_checkpoint(&mut self) -> Option<(u64, Bytes)> {
         self.checkpoint.log_bytes = 0;
         if self.applied.is_none() {
             self.checkpoint.running = false;
@@ -99,15 +127,14 @@ impl Partition {
         Some((self.checkpoint.run, wire::encode(&meta).into()))
     }
 
-    pub(super) fn end_checkpoint(&mut self, committed: bool) -> Vec<(EncodedKey, Timestamp)> {
-        self.state.end_checkpoint(committed);
-        self.checkpoint.running = false;
+    fn end_checkpoint(&mut self, committed: bool) -> Vec<EncodedKey> {
+        // One that was committed goes on with its removals.
+        self.checkpoint.running = committed;
         self.checkpoint.last = Instant::now();
-        if !committed {
-            return Vec::new();
+        if committed {
+            self.checkpoint.marks = (self.checkpoint.writing, self.checkpoint.marks.0);
         }
-        self.checkpoint.marks = (self.checkpoint.writing, self.checkpoint.marks.0);
-        self.state.checkpoint_removes()
+        self.state.end_checkpoint(committed)
     }
 
     /// Replaces the state by a received one. Everything in it counts as not yet written; the checkpoint that
@@ -227,11 +254,16 @@ async fn write(
     after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
 ) -> io::Result<()> {
     let started = Instant::now();
-    let Some((run, meta)) = ask(actor, LocalPartition::BeginCheckpoint).await? else { return Ok(()) };
+    let Some((run, meta)) = ask_step(actor, CheckpointStep::Begin).await? else { return Ok(()) };
     let committed = put_and_commit(context, place, actor, run, meta.clone(), after).await;
-    let removes = ask(actor, |reply| LocalPartition::EndCheckpoint(run, committed.is_ok(), reply)).await?;
+    let is_committed = committed.is_ok();
+    drop(ask_step(actor, |reply| CheckpointStep::End(run, is_committed, reply)).await?);
     committed?;
-    if !removes.is_empty() {
+    loop {
+        let removes = ask_step(actor, |reply| CheckpointStep::Removes(run, reply)).await?;
+        if removes.is_empty() {
+            break;
+        }
         let removed = context.engine.run(move |engine| engine.remove(place, &removes)).await;
         if removed.is_err() {
             // A later checkpoint would no longer name these records, and a deleted key could come back with them.
@@ -256,10 +288,10 @@ async fn put_and_commit(
     meta: Bytes,
     after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
 ) -> io::Result<()> {
-    loop {
-        let puts = ask(actor, |reply| LocalPartition::CheckpointPuts(run, reply)).await?;
+    while let Some(puts) = ask_step(actor, |reply| CheckpointStep::Puts(run, reply)).await? {
+        // What was to be written may have been forgotten meanwhile.
         if puts.is_empty() {
-            break;
+            continue;
         }
         let large = puts.iter().map(StoredVersion::weight).filter(|&bytes| bytes >= LARGE_BYTES).sum();
         context.engine.run(move |engine| engine.put(place, &puts)).await.map_err(io::Error::other)?;
@@ -270,6 +302,13 @@ async fn put_and_commit(
         after(engine)
     };
     context.engine.run(commit).await.map_err(io::Error::other)
+}
+
+async fn ask_step<T: Send + 'static>(
+    actor: &ActorRef<PartitionMessage>,
+    make: impl FnOnce(ractor::RpcReplyPort<T>) -> CheckpointStep,
+) -> io::Result<T> {
+    ask(actor, |reply| LocalPartition::CheckpointStep(make(reply))).await
 }
 
 async fn ask<T: Send + 'static>(

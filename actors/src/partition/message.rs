@@ -260,12 +260,8 @@ pub enum LocalPartition {
     Collect,
     /// Write a checkpoint now, if there is anything to write.
     Checkpoint,
-    /// Begin a checkpoint: its run and encoded meta, or none when there is nothing to write.
-    BeginCheckpoint(ractor::RpcReplyPort<Option<(u64, bytes::Bytes)>>),
-    /// The next versions to write; empty when all were handed out. Not answered to a run that was overtaken.
-    CheckpointPuts(u64, ractor::RpcReplyPort<Vec<StoredVersion>>),
-    /// The run was committed, or was not. Answers the records that are not needed any more.
-    EndCheckpoint(u64, bool, ractor::RpcReplyPort<Vec<(EncodedKey, Timestamp)>>),
+    /// What a checkpoint that is being written needs next.
+    CheckpointStep(CheckpointStep),
     /// Die, to see the supervisor rebuild it. Exists in debug builds only.
     #[cfg(debug_assertions)]
     Panic,
@@ -273,4 +269,18 @@ pub enum LocalPartition {
     /// debug builds only.
     #[cfg(debug_assertions)]
     Flip(EncodedKey, bool, ractor::RpcReplyPort<bool>),
+}
+
+/// What a checkpoint that is being written asks of its partition, in this order. Each takes less than a millisecond, whatever
+/// the partition holds. A run that a received snapshot has overtaken gets no answer, which ends it.
+#[derive(Debug)]
+pub enum CheckpointStep {
+    /// Begin: the run and its encoded meta, or none when there is nothing to write.
+    Begin(ractor::RpcReplyPort<Option<(u64, bytes::Bytes)>>),
+    /// The next versions to write; none when all were handed out.
+    Puts(u64, ractor::RpcReplyPort<Option<Vec<StoredVersion>>>),
+    /// The run was committed, or was not. Answers keys that the run has no more use for, to be dropped elsewhere.
+    End(u64, bool, ractor::RpcReplyPort<Vec<EncodedKey>>),
+    /// The next records that are not needed any more; when there are none, the run is over.
+    Removes(u64, ractor::RpcReplyPort<Vec<(EncodedKey, Timestamp)>>),
 }

@@ -66,9 +66,6 @@ use writes::{Pending, Refusal, Rest, Writes};
 /// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
 const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 
-/// Bytes of versions that are handed to the storage engine at once.
-const CHECKPOINT_CHUNK_BYTES: usize = 1 << 20;
-
 /// How often a partition looks after its checkpoint, garbage, and gauges.
 pub const TICK: Duration = Duration::from_secs(1);
 
@@ -252,20 +249,7 @@ impl Partition {
             LocalPartition::Tick => self.tick(),
             LocalPartition::Collect => self.collect(),
             LocalPartition::Checkpoint => self.force_checkpoint(),
-            LocalPartition::BeginCheckpoint(reply) => {
-                let _ = reply.send(self.begin_checkpoint());
-            }
-            // A run that a received snapshot has overtaken gets no answer, which ends it.
-            LocalPartition::CheckpointPuts(run, reply) => {
-                if self.checkpoint.is_current(run) {
-                    let _ = reply.send(self.state.checkpoint_puts(CHECKPOINT_CHUNK_BYTES));
-                }
-            }
-            LocalPartition::EndCheckpoint(run, committed, reply) => {
-                if self.checkpoint.is_current(run) {
-                    let _ = reply.send(self.end_checkpoint(committed));
-                }
-            }
+            LocalPartition::CheckpointStep(step) => self.checkpoint_step(step),
             #[cfg(debug_assertions)]
             LocalPartition::Panic => panic!("asked to, by the debug hook"),
             #[cfg(debug_assertions)]

@@ -5,10 +5,10 @@
 //!
 //! ```text
 //! begin_checkpoint ─▶ header
-//! checkpoint_puts, until empty ─▶ engine.put
+//! checkpoint_puts, until there are none ─▶ engine.put
 //! engine.commit(header)
 //! end_checkpoint(committed)
-//! checkpoint_removes ─▶ engine.remove, before the next engine.commit
+//! checkpoint_removes, until empty ─▶ engine.remove, before the next engine.commit
 //! ```
 //!
 //! It may ask for the removals before it ends the checkpoint, as long as it removes nothing before the commit.
@@ -32,6 +32,7 @@ use super::{PartitionHeader, PartitionState};
 use crate::key::EncodedKey;
 use crate::mvcc::StoredVersion;
 use crate::timestamp::Timestamp;
+use std::collections::BTreeSet;
 
 /// An engine record that is no longer needed.
 #[derive(Debug)]
@@ -41,6 +42,9 @@ struct Removal {
     /// It is a tombstone and the last that was known of its key.
     tombstone: bool,
 }
+
+/// Keys that one step of a checkpoint looks at, whether they have something to put or not: well below a millisecond.
+const KEYS_MAX: usize = 1024;
 
 /// A checkpoint on its way.
 #[derive(Debug)]
@@ -136,7 +140,8 @@ impl Checkpoints {
         let keys = std::mem::take(&mut self.dirty);
         let held_names: Vec<_> = held.iter().map(|one| (one.key.clone(), one.version.timestamp)).collect();
         // What is put again under the same name is garbage no more.
-        self.held_garbage.retain(|name| !held_names.contains(name));
+        let again: BTreeSet<&(EncodedKey, Timestamp)> = held_names.iter().collect();
+        self.held_garbage.retain(|name| !again.contains(name));
         self.begun = self.begun.max(index);
         self.running = Some(Running { index, keys, next: 0, after: None, held, held_names });
         if self.removable.is_empty() {
@@ -147,8 +152,9 @@ impl Checkpoints {
         self.tombstones_waiting.append(&mut self.tombstones);
     }
 
-    fn end(&mut self, committed: bool) {
-        let Some(running) = self.running.take() else { return };
+    /// Answers the keys of the checkpoint, where nobody has a use for them any more.
+    fn end(&mut self, committed: bool) -> Vec<EncodedKey> {
+        let Some(running) = self.running.take() else { return Vec::new() };
         let handed_out = std::mem::take(&mut self.handed_out);
         if committed {
             // A checkpoint of an index that already has one writes the same records once more.
@@ -157,7 +163,7 @@ impl Checkpoints {
             }
             self.committed = running.index;
             self.held = running.held_names;
-            return;
+            return running.keys;
         }
         if running.index != self.committed {
             self.held_garbage.extend(running.held_names);
@@ -174,12 +180,13 @@ impl Checkpoints {
             }
         }
         self.tombstones.append(&mut self.tombstones_waiting);
+        Vec::new()
     }
 
-    fn removes(&mut self) -> Vec<(EncodedKey, Timestamp)> {
-        let removals = std::mem::take(&mut self.removable);
+    fn removes(&mut self, max: usize) -> Vec<(EncodedKey, Timestamp)> {
+        let removals = take_last(&mut self.removable, max);
         if self.running.is_none() {
-            let garbage = std::mem::take(&mut self.held_garbage);
+            let garbage = take_last(&mut self.held_garbage, max - removals.len());
             let removals = removals.into_iter().map(|removal| (removal.key, removal.timestamp));
             return removals.chain(garbage).collect();
         }
@@ -187,6 +194,11 @@ impl Checkpoints {
         self.handed_out.extend(removals);
         records
     }
+}
+
+/// The last ones, at most so many.
+fn take_last<T>(all: &mut Vec<T>, max: usize) -> Vec<T> {
+    if all.len() <= max { std::mem::take(all) } else { all.split_off(all.len() - max) }
 }
 
 impl PartitionState {
@@ -198,24 +210,29 @@ impl PartitionState {
     }
 
     /// The next versions to put into the engine: none later than the checkpoint, none that an earlier one
-    /// put, about `bytes_max` bytes but at least one version. Empty when all were handed out.
-    pub fn checkpoint_puts(&mut self, bytes_max: usize) -> Vec<StoredVersion> {
-        let mut puts = Vec::new();
+    /// put, about `bytes_max` bytes but at least one version, or none where many keys in a row have gone. `None` when
+    /// all were handed out.
+    pub fn checkpoint_puts(&mut self, bytes_max: usize) -> Option<Vec<StoredVersion>> {
         let committed = self.checkpoints.committed;
-        let Some(running) = &mut self.checkpoints.running else { return puts };
+        let running = self.checkpoints.running.as_mut()?;
+        if running.held.is_empty() && running.next == running.keys.len() {
+            return None;
+        }
+        let mut puts = Vec::new();
         let mut bytes = 0;
         while let Some(record) = running.held.pop() {
             bytes += record.weight();
             puts.push(record);
             if bytes >= bytes_max {
-                return puts;
+                return Some(puts);
             }
         }
-        while let Some(key) = running.keys.get(running.next) {
+        let until = running.keys.len().min(running.next + KEYS_MAX);
+        for key in &running.keys[running.next..until] {
             if let Some(chain) = self.keys.get(key) {
                 for version in chain.between(committed, running.index, running.after) {
                     if bytes >= bytes_max && !puts.is_empty() {
-                        return puts;
+                        return Some(puts);
                     }
                     let put = StoredVersion { key: key.clone(), version: version.clone() };
                     bytes += put.weight();
@@ -226,19 +243,22 @@ impl PartitionState {
             running.next += 1;
             running.after = None;
         }
-        puts
+        Some(puts)
     }
 
     /// The engine records that are no longer needed, by key and timestamp, each handed out once: to be removed
     /// now that the last checkpoint is committed or, while one is running, after its commit. They are no more
-    /// than that checkpoint and those before it hold; when nobody asks, they wait.
-    pub fn checkpoint_removes(&mut self) -> Vec<(EncodedKey, Timestamp)> {
-        self.checkpoints.removes()
+    /// than that checkpoint and those before it hold; when nobody asks, they wait. At most `max`, which is more than
+    /// zero; empty when all were handed out.
+    pub fn checkpoint_removes(&mut self, max: usize) -> Vec<(EncodedKey, Timestamp)> {
+        self.checkpoints.removes(max)
     }
 
     /// Ends the running checkpoint. If it was not committed, the next one hands out all of its puts and
-    /// removals again.
-    pub fn end_checkpoint(&mut self, committed: bool) {
-        self.checkpoints.end(committed);
+    /// removals again. If it was, its keys are of no use any more: dropping so many takes a while, so they are the caller's
+    /// to drop where nobody waits.
+    #[must_use]
+    pub fn end_checkpoint(&mut self, committed: bool) -> Vec<EncodedKey> {
+        self.checkpoints.end(committed)
     }
 }

@@ -160,25 +160,25 @@ impl Runner {
             // puts [bytes=N]: one chunk.
             "puts" => {
                 let puts = self.state.checkpoint_puts(optional(args, "bytes")?.unwrap_or(usize::MAX));
-                out = if puts.is_empty() { "none\n".to_owned() } else { show_stored(&puts) };
-                for put in puts {
+                out = puts.as_ref().map_or("none\n".to_owned(), |puts| show_stored(puts));
+                for put in puts.into_iter().flatten() {
                     self.engine.insert((put.key, put.version.timestamp), put.version);
                 }
             }
             "commit" => {
                 self.committed = Some(self.running.take().ok_or("no checkpoint is running")?);
                 self.removed.clear();
-                self.state.end_checkpoint(true);
+                drop(self.state.end_checkpoint(true));
                 let removes = std::mem::take(&mut self.to_remove);
                 self.remove(removes)?;
             }
             "fail" => {
                 self.running = None;
                 self.to_remove.clear();
-                self.state.end_checkpoint(false);
+                drop(self.state.end_checkpoint(false));
             }
             "removes" => {
-                let removes = self.state.checkpoint_removes();
+                let removes = self.state.checkpoint_removes(optional(args, "max")?.unwrap_or(usize::MAX));
                 out = removes.iter().map(|(key, timestamp)| format!("{}@{timestamp}\n", name(key))).collect();
                 if out.is_empty() {
                     out.push_str("none\n");

@@ -7,4 +7,5 @@ mod engine;
 mod oracle;
 mod partition;
 mod placement;
+mod steps;
 mod twin;

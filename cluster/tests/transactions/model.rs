@@ -154,16 +154,16 @@ impl Cluster {
             let state = &mut self.partitions.states[partition];
             let engine = &mut self.engines[partition];
             let header = state.begin_checkpoint();
-            loop {
-                let puts = state.checkpoint_puts(64);
-                if puts.is_empty() {
-                    break;
-                }
+            while let Some(puts) = state.checkpoint_puts(64) {
                 engine.extend(puts.into_iter().map(|one| ((one.key, one.version.timestamp), one.version)));
             }
-            state.end_checkpoint(true);
-            for name in state.checkpoint_removes() {
-                engine.remove(&name);
+            drop(state.end_checkpoint(true));
+            loop {
+                let names = state.checkpoint_removes(3);
+                if names.is_empty() {
+                    break;
+                }
+                names.iter().for_each(|name| drop(engine.remove(name)));
             }
             let mut restore = PartitionState::restore_from_checkpoint(header);
             for ((key, _), version) in engine.iter() {

@@ -33,15 +33,11 @@ fn pristine(open: Open) -> (tempfile::TempDir, Vec<PartitionHeader>) {
         };
         state.apply(round, Command::Write(batch));
         let header = state.begin_checkpoint();
-        loop {
-            let puts = state.checkpoint_puts(1 << 16);
-            if puts.is_empty() {
-                break;
-            }
+        while let Some(puts) = state.checkpoint_puts(1 << 16) {
             bench.engine().put(P, &puts).expect("puts");
         }
         bench.engine().commit(P, &wire::encode(&header)).expect("commits");
-        state.end_checkpoint(true);
+        drop(state.end_checkpoint(true));
         headers.push(header);
     }
     // As a process leaves it that is killed.

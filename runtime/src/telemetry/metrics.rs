@@ -206,6 +206,12 @@ pub const METRICS: &[Metric] = &[
     row("trandb_wal_bytes", Gauge, &[], "Size of all log segments."),
     // Checkpoints.
     row("trandb_checkpoint_seconds", SECONDS, &[], "Time of one partition's checkpoint."),
+    row(
+        "trandb_checkpoint_step_seconds",
+        SECONDS,
+        &[],
+        "Time of one step of a checkpoint, during which its partition does nothing else.",
+    ),
     row("trandb_checkpoint_sync_seconds", SECONDS, &[], "Time of making a checkpoint durable."),
     row("trandb_checkpoint_failures_total", Counter, &[], "Checkpoints that failed."),
     // Peers.
