@@ -20,6 +20,7 @@
 
 mod beats;
 mod codec;
+mod commits;
 mod log;
 mod machine;
 mod message;

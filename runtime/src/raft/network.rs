@@ -1,6 +1,7 @@
 //! Raft's calls as messages to the same group's actor on another node.
 
 use super::beats::{Beat, Heartbeats};
+use super::commits::CommitsAlong;
 use super::machine::SnapshotData;
 use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 use super::snapshots::{Snapshots, Turn};
@@ -8,11 +9,13 @@ use super::types::{TypeConfig, Vote};
 use crate::pace::reach;
 use crate::peer::PeerHub;
 use crate::rpc::{Reply, RpcError};
+use futures_util::Stream;
 use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
@@ -96,6 +99,10 @@ fn outcome<T>(called: Result<Result<T, String>, RpcError>) -> Result<T, RPCError
     }
 }
 
+/// What became of a stream of appends, one after the other.
+type AppendsAnswered<'s> =
+    Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>;
+
 fn weigh(request: &AppendEntriesRequest<TypeConfig>) -> usize {
     request.entries.iter().fold(256, |sum, entry| {
         sum + 64
@@ -127,6 +134,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         }
         let weight = weigh(&request);
         self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
+    }
+
+    fn stream_append<'s, S>(&'s mut self, appends: S, option: RPCOption) -> BoxFuture<'s, AppendsAnswered<'s>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, CommitsAlong::new(appends), option)
     }
 
     async fn vote(
