@@ -24,7 +24,7 @@ use trandb_runtime::clock::Clock;
 use trandb_runtime::config::Config;
 use trandb_runtime::engine;
 use trandb_runtime::peer::PeerHub;
-use trandb_runtime::raft::{Heartbeats, LogSink, Raft, RaftMessage};
+use trandb_runtime::raft::{Heartbeats, LogSink, Raft, RaftMessage, Snapshots};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{WalError, WalReader};
 
@@ -40,6 +40,8 @@ pub struct NodeContext {
     pub hub: PeerHub,
     /// Its groups' heartbeats to them.
     pub heartbeats: Heartbeats,
+    /// The states that its groups send to them.
+    pub snapshots: Snapshots,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Random numbers.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use trandb_cluster::Error;
-use trandb_cluster::pace::Pace;
+use trandb_cluster::pace::{LARGE_VALUES, Pace};
 
 /// Between two samples of lag.
 const SAMPLE: Duration = Duration::from_millis(2);
@@ -41,7 +41,10 @@ pub struct LargeWrites {
 
 impl LargeWrites {
     pub(crate) fn new(at_once: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(at_once)), pace: Arc::default() }
+        Self {
+            turns: Arc::new(Semaphore::new(at_once)),
+            pace: Arc::new(Mutex::new(Pace::fastest(LARGE_VALUES))),
+        }
     }
 
     /// Waits for the turn of a write with so many bytes of large values. It is over when what this answers is dropped,

@@ -6,6 +6,7 @@
 //! is in the wrong crate.
 
 pub mod audit;
+pub mod catch_up;
 pub mod command;
 pub mod digest;
 pub mod error;

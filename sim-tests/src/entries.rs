@@ -5,8 +5,9 @@
 //! 2. **Applied prefixes agree.** What one replica applied at an index, every other one does, whatever crashed and whoever led
 //!    since; and only what some log took is applied. So an entry that was applied anywhere is never lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Event;
 use tracing::field::{Field, Visit};
@@ -21,14 +22,17 @@ pub struct Entries(Arc<Mutex<Seen>>);
 /// A transaction: the timestamp that it began at, and its node.
 type Txn = (u64, u64);
 
+/// What is looked up for every entry and never listed. The hash is the same in every process.
+type Known<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
 #[derive(Debug, Default)]
 struct Seen {
     /// By group, index and term: content, and the term of the entry before it where that was known.
-    appended: BTreeMap<(u64, u64, u64), (u64, Option<u64>)>,
+    appended: Known<(u64, u64, u64), (u64, Option<u64>)>,
     /// By group and index: the term.
-    applied: BTreeMap<(u64, u64), u64>,
+    applied: Known<(u64, u64), u64>,
     /// By transaction: when it was committed, zero if it was aborted.
-    decided: BTreeMap<Txn, u64>,
+    decided: Known<Txn, u64>,
     /// By group and transaction: whether it held something after that entry, the last that was about it.
     held: BTreeMap<(u64, Txn), (u64, bool)>,
     violations: Vec<String>,

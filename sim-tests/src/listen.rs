@@ -3,6 +3,7 @@
 //! layers with a filter each took a seventh of a run's time.
 
 use crate::entries::Entries;
+use crate::net::READS;
 use crate::observe::Observer;
 use crate::trace::Trace;
 use std::fmt::{self, Write};
@@ -46,6 +47,7 @@ impl Listeners {
 fn is_traced(of: &Metadata<'_>) -> bool {
     let target = of.target();
     target.starts_with("turmoil")
+        || target == READS
         || *of.level() <= Level::INFO && TRACED.iter().any(|traced| target.starts_with(traced))
 }
 

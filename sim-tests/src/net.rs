@@ -2,13 +2,20 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use trandb_client::Dialer;
 use trandb_runtime::net::{BoxedStream, Listener, Net};
 use turmoil::net::{TcpListener, TcpStream};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Target of the events that say what was read from a stream, as a hash over the bytes: what the network itself says of
+/// them is text, which takes long to write.
+pub const READS: &str = "trandb_reads";
 
 /// What the doors' methods return.
-type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Dials and listens on the simulated host that calls it.
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,7 +56,7 @@ impl Listener for SimListener {
     fn accept(&self) -> BoxFuture<'_, io::Result<(BoxedStream, SocketAddr)>> {
         Box::pin(async move {
             let (stream, from) = self.0.accept().await?;
-            Ok((Box::new(stream) as BoxedStream, from))
+            Ok((Box::new(Traced(stream)) as BoxedStream, from))
         })
     }
 
@@ -60,7 +67,42 @@ impl Listener for SimListener {
 
 async fn connect(addr: &str) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
     let (host, port) = split(addr)?;
-    TcpStream::connect((host, port)).await
+    Ok(Traced(TcpStream::connect((host, port)).await?))
+}
+
+/// A stream whose reader's bytes are part of the trace.
+struct Traced(TcpStream);
+
+impl AsyncRead for Traced {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.0).poll_read(context, into))?;
+        let read = &into.filled()[before..];
+        tracing::trace!(target: READS, bytes = read.len() as u64, hash = xxh3_64(read));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Traced {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 fn split(addr: &str) -> io::Result<(&str, u16)> {

@@ -1,9 +1,10 @@
-//! What a simulation did, as one hash: every message delivered, every connection made and broken, and every
-//! line that nodes log, each with its simulated time.
+//! What a simulation did, as one hash: every message delivered, all bytes that were read, every connection made and broken,
+//! and every line that nodes log, each with its simulated time.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::mem;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ struct State {
     now: Duration,
     /// Where the trace is written in full, for finding where two runs part.
     file: Option<BufWriter<File>>,
+    /// Room for the next event's text.
+    text: String,
 }
 
 impl Trace {
@@ -31,7 +34,8 @@ impl Trace {
     /// When the file cannot be created.
     pub fn new(file: Option<&Path>) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        Ok(Self(Arc::new(Mutex::new(State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file }))))
+        let state = State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file, text: String::new() };
+        Ok(Self(Arc::new(Mutex::new(state))))
     }
 
     /// Events from now on are of this time.
@@ -41,21 +45,19 @@ impl Trace {
 
     /// Something has happened.
     pub fn event(&self, event: &Event<'_>) {
-        let mut line = Line { text: String::new(), dull: false };
+        let (mut text, shows) = {
+            let mut state = self.state();
+            (mem::take(&mut state.text), state.file.is_some())
+        };
+        text.clear();
+        let mut line = Line { text, content: shows.then(String::new), dull: false };
         event.record(&mut line);
-        if line.dull {
-            return;
-        }
+        let Line { text, content, dull } = line;
         let mut state = self.state();
-        let line = format!("{} {}{}\n", state.now.as_millis(), event.metadata().target(), line.text);
-        state.events += 1;
-        state.hash.update(line.as_bytes());
-        if let Some(file) = &mut state.file
-            && let Err(error) = file.write_all(line.as_bytes())
-        {
-            eprintln!("the trace is not written any more: {error}");
-            state.file = None;
+        if !dull {
+            state.take(event.metadata().target(), &text, content);
         }
+        state.text = text;
     }
 
     /// Hash and number of events so far.
@@ -78,9 +80,29 @@ impl Trace {
     }
 }
 
-/// What is kept of a field: of large messages, the beginning. To turn every byte that is sent into digits took a tenth of
-/// a run's time.
+impl State {
+    fn take(&mut self, target: &str, text: &str, content: Option<String>) {
+        self.events += 1;
+        self.hash.update(&self.now.as_nanos().to_le_bytes());
+        self.hash.update(target.as_bytes());
+        self.hash.update(text.as_bytes());
+        self.hash.update(b"\n");
+        if let Some(file) = &mut self.file {
+            let content = content.unwrap_or_default();
+            let line = format!("{} {target}{text}{content}\n", self.now.as_millis());
+            if let Err(error) = file.write_all(line.as_bytes()) {
+                eprintln!("the trace is not written any more: {error}");
+                self.file = None;
+            }
+        }
+    }
+}
+
+/// What is kept of a field, and shown of a message: the beginning.
 const FIELD_BYTES_MAX: usize = 256;
+
+/// The field of a network event that holds what was sent, byte by byte: `TCP [0x0, 0x1F, ...]`.
+const SENT: &str = "protocol";
 
 /// Takes as much text as there is room for, and refuses more.
 struct Beginning<'a> {
@@ -96,9 +118,23 @@ impl fmt::Write for Beginning<'_> {
     }
 }
 
+/// Takes what kind of message it is, and refuses its bytes.
+struct Kind<'a>(&'a mut String);
+
+impl fmt::Write for Kind<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = text.find('[').unwrap_or(text.len());
+        self.0.push_str(&text[..end]);
+        if end < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 /// An event's fields as text.
 struct Line {
     text: String,
+    /// The beginning of a message, if that is shown: its bytes are part of the trace where they are read
+    /// ([`crate::net::READS`]), all of them and not as text, which took a tenth of a run's time.
+    content: Option<String>,
     /// Says nothing that another event does not: steps of the simulation, and messages at their sender and
     /// reader, which are traced where they are delivered.
     dull: bool,
@@ -112,6 +148,13 @@ impl Visit for Line {
         let from = self.text.len();
         // Writing to a string does not fail, and what is cut off stops being formatted.
         let _ = write!(self.text, " {}=", field.name());
+        if field.name() == SENT {
+            let _ = write!(Kind(&mut self.text), "{value:?}");
+            if let Some(content) = &mut self.content {
+                let _ = write!(Beginning { text: content, room: FIELD_BYTES_MAX }, " {value:?}");
+            }
+            return;
+        }
         let _ = write!(Beginning { text: &mut self.text, room: FIELD_BYTES_MAX }, "{value:?}");
         if field.name() == "message" {
             let message = &self.text[from + " message=".len()..];

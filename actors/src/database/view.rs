@@ -77,8 +77,8 @@ impl Database {
         ClusterView { cluster_id: state.cluster_id, answered_by: me, epoch: state.epoch, nodes, partitions }
     }
 
-    /// Whether this node should be sent requests: it knows its cluster, every partition has a leader that it
-    /// has heard of, and it is not stopping.
+    /// Whether this node should be sent requests: it knows its cluster and its partitions, every one of
+    /// which has a leader that it has heard of, and it is not stopping.
     pub fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
         if self.context.is_stopping() {
@@ -90,6 +90,10 @@ impl Database {
             reasons.push("the node does not know its cluster yet".to_owned());
         }
         let routes = self.routes.borrow().clone();
+        // Who leads what may be heard before.
+        if routes.table.partitions().len() == 0 {
+            reasons.push("the partition map is not known yet".to_owned());
+        }
         let peers = self.context.hub.states().borrow().clone();
         let me = self.context.node;
         // A leader that cannot be reached is as good as none; its group is about to elect another.

@@ -29,7 +29,7 @@ use trandb_runtime::config::Config;
 use trandb_runtime::memory::Meter;
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::PeerHub;
-use trandb_runtime::raft::Heartbeats;
+use trandb_runtime::raft::{Heartbeats, Snapshots};
 use trandb_runtime::random::Random;
 
 /// A node that has taken its resources.
@@ -79,6 +79,7 @@ impl Beginning {
             instance,
             hub: hub.clone(),
             heartbeats: Heartbeats::new(hub.clone()),
+            snapshots: Snapshots::new(),
             clock: self.clock,
             random: self.random,
             engine: storage.engine(),

@@ -30,6 +30,19 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Records that the storage engine is told to remove at once.
 const REMOVES_MAX: usize = 4096;
 
+/// The longest rest after each part of a received state that is written. It rests as long as the part took, so that one
+/// state takes half of the engine's time at most; a slow disk makes it wait no longer than this.
+const REPLACING_REST_MAX: Duration = Duration::from_millis(50);
+
+/// What a checkpoint writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What came since the last one. The log waits for it, so only large values rest.
+    Changes,
+    /// A received state, of a replica that serves nothing yet.
+    Whole,
+}
+
 /// When a partition's next checkpoint is due.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -219,7 +232,9 @@ async fn run(
     // One checkpoint at a time on a node: they share one disk, and none of them is urgent.
     let Ok(_turn) = context.checkpoint_turn.acquire().await else { return };
     let _writing = replica.writing().await;
-    if let Err(error) = write(&context, slot(id, replica.generation()), &actor, &replica, |_| Ok(())).await {
+    if let Err(error) =
+        write(&context, slot(id, replica.generation()), &actor, &replica, Extent::Changes, |_| Ok(())).await
+    {
         tracing::error!(partition = %id, %error, "checkpoint failed; the log is kept until one succeeds");
         context.gauges.checkpoint_failed();
     }
@@ -236,9 +251,10 @@ async fn run_replacing(
     let old = replica.generation();
     let new = next_generation(old);
     context.engine.run(move |engine| engine.drop_partition(slot(id, new))).await.map_err(io::Error::other)?;
-    let result =
-        write(&context, slot(id, new), &actor, &replica, move |engine| make_valid(engine, id, old, new))
-            .await;
+    let result = write(&context, slot(id, new), &actor, &replica, Extent::Whole, move |engine| {
+        make_valid(engine, id, old, new)
+    })
+    .await;
     if result.is_ok() {
         replica.set_generation(new);
     }
@@ -251,11 +267,12 @@ async fn write(
     place: PartitionId,
     actor: &ActorRef<PartitionMessage>,
     replica: &ReplicaState,
+    extent: Extent,
     after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
 ) -> io::Result<()> {
     let started = Instant::now();
     let Some((run, meta)) = ask_step(actor, CheckpointStep::Begin).await? else { return Ok(()) };
-    let committed = put_and_commit(context, place, actor, run, meta.clone(), after).await;
+    let committed = put_and_commit(context, place, actor, (run, meta.clone()), extent, after).await;
     let is_committed = committed.is_ok();
     drop(ask_step(actor, |reply| CheckpointStep::End(run, is_committed, reply)).await?);
     committed?;
@@ -284,8 +301,8 @@ async fn put_and_commit(
     context: &NodeContext,
     place: PartitionId,
     actor: &ActorRef<PartitionMessage>,
-    run: u64,
-    meta: Bytes,
+    (run, meta): (u64, Bytes),
+    extent: Extent,
     after: impl FnOnce(&dyn Engine) -> Result<(), EngineError> + Send + 'static,
 ) -> io::Result<()> {
     while let Some(puts) = ask_step(actor, |reply| CheckpointStep::Puts(run, reply)).await? {
@@ -294,8 +311,13 @@ async fn put_and_commit(
             continue;
         }
         let large = puts.iter().map(StoredVersion::weight).filter(|&bytes| bytes >= LARGE_BYTES).sum();
+        let started = Instant::now();
         context.engine.run(move |engine| engine.put(place, &puts)).await.map_err(io::Error::other)?;
-        tokio::time::sleep(context.large_writes.rest_of_checkpoint(large)).await;
+        let rest = match extent {
+            Extent::Changes => Duration::ZERO,
+            Extent::Whole => started.elapsed().min(REPLACING_REST_MAX),
+        };
+        tokio::time::sleep(rest.max(context.large_writes.rest_of_checkpoint(large))).await;
     }
     let commit = move |engine: &dyn Engine| {
         engine.commit(place, &meta)?;

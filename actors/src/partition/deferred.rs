@@ -42,6 +42,12 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
+    /// Takes one more; whether there are more now than may wait.
+    fn push(&mut self, pending: PendingStep) -> bool {
+        self.steps.push_back(pending);
+        self.steps.len() > DEFERRED_MAX
+    }
+
     /// As many as fit; one at least, if there is one.
     pub(super) fn take(&mut self, count_max: usize, bytes_max: usize) -> Vec<PendingStep> {
         let mut bytes = 0;
@@ -97,9 +103,7 @@ impl Partition {
     }
 
     fn defer(&mut self, pending: PendingStep) {
-        let deferred = &mut self.writes.deferred;
-        deferred.steps.push_back(pending);
-        if deferred.steps.len() > DEFERRED_MAX {
+        if self.writes.deferred.push(pending) {
             self.send_deferred();
         }
     }
@@ -159,6 +163,7 @@ impl Partition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::writes::Writes;
     use super::*;
     use tracing::Span;
     use trandb_cluster::{NodeId, Timestamp};
@@ -188,5 +193,17 @@ mod tests {
         assert_eq!(taken(10, 2 * weight), [2, 3]);
         assert_eq!(taken(10, 1), [4], "one at least");
         assert_eq!(taken(usize::MAX, usize::MAX), [5]);
+    }
+    #[test]
+    fn as_many_wait_as_may_and_one_more_has_all_of_them_go() {
+        let mut writes = Writes::default();
+        let mut push = |number| {
+            let step = TxnStep::Finish { txn: id(number) };
+            writes.deferred.push(PendingStep { step, reply: None, span: Span::none() })
+        };
+        let too_many: Vec<bool> = (0..=DEFERRED_MAX as u64).map(&mut push).collect();
+        assert_eq!(too_many.iter().position(|&too_many| too_many), Some(DEFERRED_MAX));
+        writes.push_deferred();
+        assert!(writes.deferred.steps.is_empty() && !writes.is_idle(), "they wait for the log now");
     }
 }

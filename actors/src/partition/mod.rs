@@ -63,8 +63,9 @@ use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{LogId, Raft, StoredMembership};
 use writes::{Pending, Refusal, Rest, Writes};
 
-/// Bytes of a snapshot's chunk; it holds one version at least, so 4 MiB values make larger ones.
-const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a snapshot's chunk: some 500 small values, which take well below a millisecond of either side. It holds one
+/// version at least, so 4 MiB values make larger ones.
+const SNAPSHOT_CHUNK_BYTES: usize = 64 << 10;
 
 /// How often a partition looks after its checkpoint, garbage, and gauges.
 pub const TICK: Duration = Duration::from_secs(1);

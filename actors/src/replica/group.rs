@@ -132,7 +132,8 @@ impl Actor for GroupActor {
             timing.kept_entries,
         );
         let pristine = log.is_pristine();
-        let network = PeerNetwork::new(context.hub.clone(), context.heartbeats.clone(), id);
+        let (heartbeats, snapshots) = (context.heartbeats.clone(), context.snapshots.clone());
+        let network = PeerNetwork::new(context.hub.clone(), heartbeats, snapshots, id);
         let state = StateMachine::new(machine.applier());
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
         // All groups of the node beat together: see `BeatsActor`.

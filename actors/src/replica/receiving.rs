@@ -21,6 +21,17 @@ pub(super) struct Receiving {
     touched: Instant,
 }
 
+impl Receiving {
+    fn new(transfer: (Vote, u64)) -> Self {
+        Self { order: Order { transfer, next: 0 }, restore: Restore::Nothing, touched: Instant::now() }
+    }
+
+    /// Whether nobody goes on with it.
+    fn is_idle(&self) -> bool {
+        self.touched.elapsed() > IDLE_MAX
+    }
+}
+
 /// Which part is due.
 #[derive(Debug, PartialEq, Eq)]
 struct Order {
@@ -126,9 +137,8 @@ impl Group {
 
     /// Forgets a snapshot that nobody goes on with.
     pub(super) fn forget_idle(&mut self) {
-        if self.receiving.as_ref().is_some_and(|receiving| receiving.touched.elapsed() > IDLE_MAX) {
+        if self.receiving.take_if(|receiving| receiving.is_idle()).is_some() {
             tracing::info!(partition = %self.id, "a snapshot that broke off was not gone on with");
-            self.receiving = None;
         }
     }
 
@@ -147,8 +157,7 @@ impl Group {
             None => true,
         };
         if part.sequence == 0 && is_new {
-            let order = Order { transfer, next: 0 };
-            self.receiving = Some(Receiving { order, restore: Restore::Nothing, touched: Instant::now() });
+            self.receiving = Some(Receiving::new(transfer));
         }
         let Some(receiving) = &mut self.receiving else { return Err("no snapshot is under way".into()) };
         if !receiving.order.take(transfer, part.sequence)? {
@@ -188,5 +197,17 @@ mod tests {
         assert_eq!(order.take(one, 3), Err("part 3 came where 2 was due".into()));
         assert_eq!(order.take(other, 2), Err("another snapshot is under way".into()), "of another leader");
         assert_eq!(order, Order { transfer: one, next: 2 });
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_was_received_waits_for_longer_than_its_sender_tries() {
+        let receiving = Receiving::new((Vote::new(3, 1), 7));
+        tokio::time::advance(IDLE_MAX).await;
+        assert!(!receiving.is_idle());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(receiving.is_idle());
+        assert!(
+            IDLE_MAX >= SNAPSHOT_RESUME_MAX + Duration::from_secs(30),
+            "the last try itself may take some seconds"
+        );
     }
 }

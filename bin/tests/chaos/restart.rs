@@ -26,7 +26,7 @@ const PIPELINE: u64 = 1000;
 const BACK_MAX: Duration = Duration::from_secs(300);
 
 /// After this long nothing of a load is under way any more: the interval between checkpoints, and one of them.
-const SETTLED: Duration = Duration::from_secs(40);
+pub(crate) const SETTLED: Duration = Duration::from_secs(40);
 
 #[test]
 #[ignore = "takes two minutes per million keys: just chaos restart"]

@@ -44,7 +44,7 @@ struct Removal {
 }
 
 /// Keys that one step of a checkpoint looks at, whether they have something to put or not: well below a millisecond.
-const KEYS_MAX: usize = 1024;
+const KEYS_MAX: usize = 256;
 
 /// A checkpoint on its way.
 #[derive(Debug)]

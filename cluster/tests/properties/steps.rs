@@ -6,7 +6,7 @@ use trandb_cluster::partition::PartitionState;
 use trandb_cluster::{EncodedKey, KeyspaceId, Timestamp};
 
 /// Keys that a step looks at.
-const AT_ONCE: usize = 1024;
+const AT_ONCE: usize = 256;
 
 /// Keys that are written at once.
 const BATCH: usize = 1000;

@@ -12,7 +12,7 @@
 //! - [`GroupLog`] is one group's view of the shared log: an index over it with the recent entries in memory.
 //! - [`StateMachine`] hands committed entries to whoever owns the state and waits for the results.
 //! - [`PeerNetwork`] turns Raft's calls into messages to the same group's actor on another node; [`Heartbeats`] puts those
-//!   that carry nothing together, or an idle node would be busy with them.
+//!   that carry nothing together, or an idle node would be busy with them, and [`Snapshots`] says when a state is sent.
 //!
 //! Caveats. Leases assume that clocks of different nodes run at nearly the same speed (not that they agree):
 //! [`LEASE_MARGIN_PERCENT`] is what a leader gives away for it. A restarted node has forgotten which leases it
@@ -20,10 +20,12 @@
 
 mod beats;
 mod codec;
+mod commits;
 mod log;
 mod machine;
 mod message;
 mod network;
+mod snapshots;
 mod types;
 pub mod witness;
 
@@ -33,6 +35,7 @@ pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
 pub use message::{AppendCall, LocalRaft, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 pub use network::{PeerNetwork, SNAPSHOT_RESUME_MAX};
+pub use snapshots::Snapshots;
 pub use types::{
     CommittedEntry, EntryBody, LogApplied, LogId, Membership, Proposal, Raft, RaftMetrics, StoredMembership,
     TypeConfig, Vote, lease_valid, raft_config, voters,

@@ -1,17 +1,21 @@
 //! Raft's calls as messages to the same group's actor on another node.
 
 use super::beats::{Beat, Heartbeats};
+use super::commits::CommitsAlong;
 use super::machine::SnapshotData;
 use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
+use super::snapshots::{Snapshots, Turn};
 use super::types::{TypeConfig, Vote};
 use crate::pace::reach;
 use crate::peer::PeerHub;
 use crate::rpc::{Reply, RpcError};
+use futures_util::Stream;
 use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
@@ -22,6 +26,9 @@ use trandb_cluster::{NodeId, PartitionId};
 
 /// How long one snapshot chunk may take: a few megabytes over a slow link.
 const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How fast a receiver writes a state at the least. One that took longer would be sent another for ever.
+const INSTALL_BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// How long a snapshot whose stream broke is held on to, so that it can go on where it was. A receiver that was started
 /// anew refuses the next part, and a new stream begins at once.
@@ -39,14 +46,15 @@ const APPEND_DEADLINE_MIN: Duration = Duration::from_secs(5);
 pub struct PeerNetwork {
     hub: PeerHub,
     heartbeats: Heartbeats,
+    snapshots: Snapshots,
     group: PartitionId,
     actor: String,
 }
 
 impl PeerNetwork {
-    /// A network for `group` over this node's links, whose groups share `heartbeats`.
-    pub fn new(hub: PeerHub, heartbeats: Heartbeats, group: PartitionId) -> Self {
-        Self { hub, heartbeats, group, actor: format!("{group}/raft") }
+    /// A network for `group` over this node's links, whose groups share `heartbeats` and `snapshots`.
+    pub fn new(hub: PeerHub, heartbeats: Heartbeats, snapshots: Snapshots, group: PartitionId) -> Self {
+        Self { hub, heartbeats, snapshots, group, actor: format!("{group}/raft") }
     }
 }
 
@@ -54,7 +62,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: u64, _node: &()) -> PeerClient {
-        PeerClient { network: self.clone(), target: NodeId(target), transfers: 0 }
+        PeerClient { network: self.clone(), target: NodeId(target), turn: None }
     }
 }
 
@@ -62,7 +70,8 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 pub struct PeerClient {
     network: PeerNetwork,
     target: NodeId,
-    transfers: u64,
+    /// The turn that it waited for, for the snapshot that it sends next.
+    turn: Option<Turn>,
 }
 
 impl PeerClient {
@@ -89,6 +98,10 @@ fn outcome<T>(called: Result<Result<T, String>, RpcError>) -> Result<T, RPCError
         Err(error) => Err(RPCError::Unreachable(Unreachable::from_string(error))),
     }
 }
+
+/// What became of a stream of appends, one after the other.
+type AppendsAnswered<'s> =
+    Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>;
 
 fn weigh(request: &AppendEntriesRequest<TypeConfig>) -> usize {
     request.entries.iter().fold(256, |sum, entry| {
@@ -123,6 +136,13 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
     }
 
+    fn stream_append<'s, S>(&'s mut self, appends: S, option: RPCOption) -> BoxFuture<'s, AppendsAnswered<'s>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, CommitsAlong::new(appends), option)
+    }
+
     async fn vote(
         &mut self,
         request: VoteRequest<TypeConfig>,
@@ -148,8 +168,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        self.transfers += 1;
-        let sending = self.send_snapshot(vote, snapshot);
+        let sending = self.send_in_turn(vote, snapshot);
         tokio::pin!(sending, cancel);
         tokio::select! {
             biased;
@@ -172,23 +191,51 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 }
 
+fn unreachable(what: &str) -> StreamingError<TypeConfig> {
+    StreamingError::Unreachable(Unreachable::from_string(what))
+}
+
 impl PeerClient {
+    /// Sends the snapshot if it is this group's turn. Else waits for that without it, and has Raft ask for a new one.
+    async fn send_in_turn(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let PeerNetwork { snapshots, group, .. } = &self.network;
+        // The system group's is small, and says where everything is.
+        if !group.is_system() && self.turn.is_none() {
+            self.turn = snapshots.try_turn(self.target);
+            if self.turn.is_none() {
+                drop(snapshot);
+                self.turn = snapshots.turn(self.target).await;
+                return Err(unreachable("other snapshots were sent to it"));
+            }
+        }
+        let _turn = self.turn.take();
+        self.send_snapshot(vote, snapshot).await
+    }
+
     async fn send_snapshot(
         &self,
         vote: Vote,
         snapshot: SnapshotOf<TypeConfig, SnapshotData>,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let unreachable = |what: String| StreamingError::Unreachable(Unreachable::from_string(what));
         let SnapshotData::Source(source) = snapshot.snapshot else {
-            return Err(unreachable("only a received snapshot is at hand".into()));
+            return Err(unreachable("only a received snapshot is at hand"));
         };
+        let transfer = self.network.snapshots.begin(self.network.group, self.target);
+        let mut sent = 0;
         for sequence in 0.. {
             if sequence == 1 {
                 reach("snapshot-going");
             }
-            let (data, last) = source.next_chunk().await.map_err(|error| unreachable(error.to_string()))?;
+            let (data, last) = source.next_chunk().await.map_err(|error| unreachable(&error.to_string()))?;
+            let bytes = data.len();
+            sent += bytes as u64;
+            let deadline = if last { install_deadline(sent) } else { SNAPSHOT_CHUNK_DEADLINE };
             let part = SnapshotPart {
-                transfer: self.transfers,
+                transfer: transfer.number,
                 sequence,
                 vote,
                 last_log_id: snapshot.meta.last_log_id,
@@ -196,16 +243,20 @@ impl PeerClient {
                 data,
                 last,
             };
-            let answer = self.send_part(part).await.map_err(|error| match error {
+            let answer = self.send_part(part, deadline).await.map_err(|error| match error {
                 RPCError::Unreachable(error) => StreamingError::Unreachable(error),
                 RPCError::Network(error) => StreamingError::Network(error),
                 RPCError::Timeout(error) => StreamingError::Timeout(error),
-                other => unreachable(other.to_string()),
+                other => unreachable(&other.to_string()),
             })?;
+            let rest = transfer.sent(bytes);
             match (answer, last) {
-                (Some(response), _) => return Ok(response),
-                (None, true) => return Err(unreachable("the last chunk was not answered".into())),
-                (None, false) => {}
+                (Some(response), _) => {
+                    transfer.installed();
+                    return Ok(response);
+                }
+                (None, true) => return Err(unreachable("the last chunk was not answered")),
+                (None, false) => tokio::time::sleep(rest).await,
             }
         }
         unreachable!("the loop returns")
@@ -217,33 +268,89 @@ impl PeerClient {
     async fn send_part(
         &self,
         part: SnapshotPart,
+        deadline: Duration,
     ) -> Result<Option<SnapshotResponse<TypeConfig>>, RPCError<TypeConfig>> {
         let PeerNetwork { hub, actor, group, .. } = &self.network;
         let bytes = part.data.len();
-        let labels = [("partition", group.0.to_string())];
-        let mut broke: Option<Instant> = None;
-        loop {
+        let once = part.sequence == 0 || part.last;
+        let send = || {
             let call = part.clone();
-            let called = hub
-                .call(self.target, actor, SNAPSHOT_CHUNK_DEADLINE, bytes + 256, |reply| {
-                    RaftMessage::Snapshot(call, reply)
-                })
-                .await;
-            if matches!(called, Ok(Ok(_))) {
-                metrics::counter!("trandb_raft_snapshot_sent_bytes_total", &labels).increment(bytes as u64);
-                if broke.is_some() {
-                    metrics::counter!("trandb_raft_snapshots_resumed_total", &labels).increment(1);
-                }
-            }
-            let passes = matches!(
-                called,
-                Err(RpcError::Unreachable | RpcError::Timeout | RpcError::Lost | RpcError::Overloaded)
-            );
-            let since = *broke.get_or_insert_with(Instant::now);
-            if part.sequence == 0 || part.last || !passes || since.elapsed() >= SNAPSHOT_RESUME_MAX {
-                return outcome(called);
-            }
-            tokio::time::sleep(SNAPSHOT_RESUME_PAUSE).await;
+            let make = |reply| RaftMessage::Snapshot(call, reply);
+            hub.call(self.target, actor, deadline, bytes + 256, make)
+        };
+        let (called, resumed) = if once { (send().await, false) } else { until_it_passes(send).await };
+        if matches!(called, Ok(Ok(_))) {
+            let labels = [("partition", group.0.to_string())];
+            metrics::counter!("trandb_raft_snapshot_sent_bytes_total", &labels).increment(bytes as u64);
+            metrics::counter!("trandb_raft_snapshots_resumed_total", &labels).increment(u64::from(resumed));
         }
+        outcome(called)
+    }
+}
+
+/// Calls until there is an answer, or another call would have none either, or [`SNAPSHOT_RESUME_MAX`] after the first that had
+/// none; and says whether there was such a one.
+async fn until_it_passes<T, F>(mut call: impl FnMut() -> F) -> (Result<T, RpcError>, bool)
+where
+    F: Future<Output = Result<T, RpcError>>,
+{
+    let mut broke: Option<Instant> = None;
+    loop {
+        let called = call().await;
+        let passes = matches!(
+            called,
+            Err(RpcError::Unreachable | RpcError::Timeout | RpcError::Lost | RpcError::Overloaded)
+        );
+        if !passes {
+            return (called, broke.is_some());
+        }
+        if broke.get_or_insert_with(Instant::now).elapsed() >= SNAPSHOT_RESUME_MAX {
+            return (called, true);
+        }
+        tokio::time::sleep(SNAPSHOT_RESUME_PAUSE).await;
+    }
+}
+
+/// How long the last part of a snapshot of so many bytes may take: it is answered when all of it is written.
+fn install_deadline(bytes: u64) -> Duration {
+    SNAPSHOT_CHUNK_DEADLINE + Duration::from_secs(bytes / INSTALL_BYTES_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls that have no answer for so long; what came of them, after how long.
+    async fn broken_for(broken: Duration, error: RpcError) -> (Result<(), RpcError>, bool, Duration) {
+        let began = Instant::now();
+        let call = || std::future::ready(if began.elapsed() < broken { Err(error) } else { Ok(()) });
+        let (called, resumed) = until_it_passes(call).await;
+        (called, resumed, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_is_sent_again_for_as_long_as_a_receiver_may_be_gone_and_no_longer() {
+        let (called, resumed, _) = broken_for(Duration::ZERO, RpcError::Lost).await;
+        assert!(called.is_ok() && !resumed);
+        for error in [RpcError::Unreachable, RpcError::Timeout, RpcError::Lost, RpcError::Overloaded] {
+            let (called, resumed, took) = broken_for(SNAPSHOT_RESUME_MAX, error).await;
+            assert!(called.is_ok() && resumed, "back at the last moment");
+            assert!(took >= SNAPSHOT_RESUME_MAX);
+            let (called, resumed, took) = broken_for(SNAPSHOT_RESUME_MAX * 2, error).await;
+            assert!(called.is_err_and(|last| last == error) && resumed);
+            assert!(
+                (SNAPSHOT_RESUME_MAX..SNAPSHOT_RESUME_MAX + SNAPSHOT_RESUME_PAUSE).contains(&took),
+                "{took:?}"
+            );
+        }
+        let (called, _, took) = broken_for(SNAPSHOT_RESUME_MAX, RpcError::Decode).await;
+        assert!(called.is_err() && took.is_zero(), "nothing will be other than it is");
+    }
+
+    #[test]
+    fn a_large_state_has_the_time_to_be_written() {
+        assert_eq!(install_deadline(0), SNAPSHOT_CHUNK_DEADLINE);
+        let gigabyte = install_deadline(1 << 30);
+        assert!((Duration::from_secs(120)..Duration::from_secs(600)).contains(&gigabyte), "{gigabyte:?}");
     }
 }

@@ -121,6 +121,12 @@ pub const METRICS: &[Metric] = &[
         "Bytes of snapshots that other replicas have taken.",
     ),
     row(
+        "trandb_raft_snapshot_pace_bytes",
+        Gauge,
+        &[],
+        "Bytes of snapshots per second that this node sends at the most, all together, while it sends some.",
+    ),
+    row(
         "trandb_raft_snapshots_resumed_total",
         Counter,
         &["partition"],
