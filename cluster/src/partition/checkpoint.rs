@@ -146,10 +146,10 @@ impl Checkpoints {
         self.running = Some(Running { index, keys, next: 0, after: None, held, held_names });
         if self.removable.is_empty() {
             // All that waited was handed out before; this checkpoint's commit makes its removal durable.
-            self.removable.append(&mut self.tombstones_waiting);
+            join(&mut self.removable, &mut self.tombstones_waiting);
         }
-        self.removable.append(&mut self.pruned);
-        self.tombstones_waiting.append(&mut self.tombstones);
+        join(&mut self.removable, &mut self.pruned);
+        join(&mut self.tombstones_waiting, &mut self.tombstones);
     }
 
     /// Answers the keys of the checkpoint, where nobody has a use for them any more.
@@ -194,6 +194,14 @@ impl Checkpoints {
         self.handed_out.extend(removals);
         records
     }
+}
+
+/// Adds all of `more`, of which nothing is left. Copies the fewer: one of the two is mostly empty, the other may have millions.
+fn join<T>(all: &mut Vec<T>, more: &mut Vec<T>) {
+    if all.len() < more.len() {
+        std::mem::swap(all, more);
+    }
+    all.append(more);
 }
 
 /// The last ones, at most so many.

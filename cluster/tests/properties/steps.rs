@@ -51,3 +51,45 @@ fn a_step_of_a_checkpoint_is_bounded() {
     while state.gc_step(AT_ONCE) > 0 {}
     assert_eq!(checkpoint(&mut state, AT_ONCE), (vec![], vec![AT_ONCE, AT_ONCE, 100]));
 }
+
+/// How long each step takes. `cargo test -p trandb-cluster --release --test properties steps_take -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+#[allow(clippy::disallowed_methods, reason = "it measures real time")]
+fn steps_take() {
+    const KEYS: usize = 1_000_000;
+    let mut state = PartitionState::new();
+    write_all(&mut state, KEYS, &[b'v'; 100]);
+    checkpoint(&mut state, AT_ONCE);
+    write_all(&mut state, KEYS, &[b'w'; 100]);
+    checkpoint(&mut state, AT_ONCE);
+    while state.gc_step(AT_ONCE) > 0 {}
+    write_all(&mut state, KEYS, &[b'x'; 100]);
+
+    let mut took = Vec::new();
+    let mut step = |name: &'static str, step: &mut dyn FnMut() -> bool| {
+        let began = std::time::Instant::now();
+        let goes_on = step();
+        took.push((began.elapsed(), name));
+        goes_on
+    };
+    step("begin", &mut || state.begin_checkpoint().index > 0);
+    let mut puts = Vec::new();
+    while step("puts", &mut || state.checkpoint_puts(1 << 20).map(|some| puts.extend(some)).is_some()) {}
+    let mut keys = Vec::new();
+    step("end", &mut || {
+        keys = state.end_checkpoint(true);
+        false
+    });
+    let mut removes = Vec::new();
+    while step("removes", &mut || {
+        let some = state.checkpoint_removes(4096);
+        let goes_on = !some.is_empty();
+        removes.extend(some);
+        goes_on
+    }) {}
+    assert_eq!((puts.len(), keys.len(), removes.len()), (KEYS, KEYS, KEYS));
+    took.sort_unstable();
+    let (half, most) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{} steps, {half:?} at p50, {most:?} at most", took.len());
+}
