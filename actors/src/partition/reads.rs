@@ -90,10 +90,12 @@ impl Reads {
         free.into_iter().map(|(_, parked)| parked).collect()
     }
 
-    /// Those whose reader waits for leadership to be confirmed. A round that runs may still end, for nobody.
+    /// Those that wait for leadership to be confirmed, or for proposals, neither of which a leader that is cut off hears of.
+    /// A round that runs may still end, for nobody.
     pub(super) fn take_unconfirmed(&mut self) -> Vec<Parked> {
         let mut unconfirmed = std::mem::take(&mut self.confirming);
         unconfirmed.append(&mut self.next);
+        unconfirmed.extend(std::mem::take(&mut self.blocked).into_iter().map(|(_, parked)| parked));
         unconfirmed
     }
 
@@ -124,6 +126,11 @@ impl Partition {
                 Parked::Keys { .. } => self.writes.horizon(),
             };
             if !self.writes.settled_below(horizon) {
+                // What is waited for does not end either.
+                if self.is_cut_off() {
+                    read.refuse(&self.cut_off());
+                    return;
+                }
                 self.reads.blocked.push((horizon, read));
                 return;
             }

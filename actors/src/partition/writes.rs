@@ -10,7 +10,9 @@ use crate::context::NodeContext;
 use bytes::Bytes;
 use ractor::ActorRef;
 use std::collections::{BTreeSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use trandb_cluster::command::{Applied, Command, Write, WriteBatch, WriteOutcome};
@@ -19,7 +21,7 @@ use trandb_cluster::txn::{Blocker, TxnApplied, TxnEntry, TxnStep};
 use trandb_cluster::wire::{self, KeyResult};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
-use trandb_runtime::raft::{ClientWriteError, RaftError};
+use trandb_runtime::raft::{ClientWriteError, RaftError, ServerState, WatchReceiver};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft};
 use trandb_runtime::rpc::Reply;
 use trandb_runtime::telemetry::child_span;
@@ -428,6 +430,18 @@ pub struct BlockedWrites {
     pub(super) pending: Pending,
 }
 
+/// Waits for a proposal whose caller waits no more. It is done all the same if the others come back before they elect
+/// another leader, and no snapshot above its timestamp may be read until then.
+async fn outlast(raft: &Raft, term: u64, look: Duration, mut proposing: Pin<&mut impl Future>) {
+    let leads = || {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state == ServerState::Leader && metrics.current_term == term
+    };
+    // The leader of a later term has applied what an earlier one left before it answers.
+    while leads() && tokio::time::timeout(look, &mut proposing).await.is_err() {}
+}
+
 async fn propose_batch(
     context: &NodeContext,
     raft: &Raft,
@@ -440,7 +454,8 @@ async fn propose_batch(
     let proposal = Proposal(batch.encode(timestamp, gc_floor));
     pace(context.node, "proposers").await;
     let began = Instant::now();
-    // A leader that is cut off never hears of its proposal's end; its caller is told that much.
+    let term = raft.metrics().borrow_watched().current_term;
+    // A leader that is cut off does not hear of its proposal's end; its caller is told that much.
     let proposed = {
         let proposing = raft.client_write(proposal).instrument(batch.proposal_span());
         tokio::pin!(proposing);
@@ -450,6 +465,7 @@ async fn propose_batch(
                 Err(_) if is_cut_off(raft, context.lease()) => {
                     let error = format!("{partition} lost touch with its other replicas during the write");
                     batch.refuse(&Refusal::Failed(Error::unknown(error)));
+                    outlast(raft, term, context.lease() / 4, proposing).await;
                     return Rest::Nothing;
                 }
                 Err(_) => {}
