@@ -127,6 +127,7 @@ mod tests {
         });
         assert_eq!(windows, Some(58));
     }
+
     #[test]
     fn what_begins_slowly_grows_from_its_floor() {
         let pace = Pace::slowest(LARGE_VALUES);

@@ -194,6 +194,7 @@ mod tests {
         assert_eq!(taken(10, 1), [4], "one at least");
         assert_eq!(taken(usize::MAX, usize::MAX), [5]);
     }
+
     #[test]
     fn as_many_wait_as_may_and_one_more_has_all_of_them_go() {
         let mut writes = Writes::default();

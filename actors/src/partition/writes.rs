@@ -432,7 +432,8 @@ pub struct BlockedWrites {
 
 /// Waits for a proposal whose caller waits no more. It is done all the same if the others come back before they elect
 /// another leader, and no snapshot above its timestamp may be read until then.
-async fn outlast(raft: &Raft, term: u64, look: Duration, mut proposing: Pin<&mut impl Future>) {
+async fn outlast(raft: &Raft, look: Duration, mut proposing: Pin<&mut impl Future>) {
+    let term = raft.metrics().borrow_watched().current_term;
     let leads = || {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -454,7 +455,6 @@ async fn propose_batch(
     let proposal = Proposal(batch.encode(timestamp, gc_floor));
     pace(context.node, "proposers").await;
     let began = Instant::now();
-    let term = raft.metrics().borrow_watched().current_term;
     // A leader that is cut off does not hear of its proposal's end; its caller is told that much.
     let proposed = {
         let proposing = raft.client_write(proposal).instrument(batch.proposal_span());
@@ -465,7 +465,7 @@ async fn propose_batch(
                 Err(_) if is_cut_off(raft, context.lease()) => {
                     let error = format!("{partition} lost touch with its other replicas during the write");
                     batch.refuse(&Refusal::Failed(Error::unknown(error)));
-                    outlast(raft, term, context.lease() / 4, proposing).await;
+                    outlast(raft, context.lease() / 4, proposing).await;
                     return Rest::Nothing;
                 }
                 Err(_) => {}

@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(order.take(other, 2), Err("another snapshot is under way".into()), "of another leader");
         assert_eq!(order, Order { transfer: one, next: 2 });
     }
+
     #[tokio::test(start_paused = true)]
     async fn what_was_received_waits_for_longer_than_its_sender_tries() {
         let receiving = Receiving::new((Vote::new(3, 1), 7));

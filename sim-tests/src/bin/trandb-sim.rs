@@ -120,8 +120,8 @@ fn main() -> ExitCode {
 }
 
 fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
-    // The allocator asks for huge pages, and the kernel clears them whole: an eighth of a run's time. A kernel that
-    // cannot do without is slower.
+    // The allocator asks for huge pages, and the kernel clears them whole, which takes what the allocator saves. A kernel
+    // that cannot do without is slower.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let park_port = match (arguments.park_port, free_ports()) {
         (0, Some(port)) => port,
