@@ -7,8 +7,10 @@
 
 use trandb_cluster::NodeId;
 
-/// Actors that can be slow, by the names that they ask with; and who proposes a partition's batches to Raft, beside its actor.
-pub const ACTORS: &[&str] = &["partition", "group", "oracle", "router", "coordinators", "proposers"];
+/// Actors that can be slow, by the names that they ask with; and, beside a partition's actor, who proposes its batches to Raft and
+/// who brings it what is committed.
+pub const ACTORS: &[&str] =
+    &["partition", "group", "oracle", "router", "coordinators", "proposers", "appliers"];
 
 /// Steps of a commit over several partitions that a coordinator can die at: when one of them has prepared, when all have,
 /// when it is decided, and when one of the others knows.

@@ -47,6 +47,8 @@ pub enum Planted {
     SegmentWithoutName,
     /// The storage engine's files are not synced when it commits.
     EngineWithoutSync,
+    /// A leader forgets an entry that is in flight with the caller that it tells that it is cut off.
+    ForgetInFlight,
 }
 
 /// All of them, by name.
@@ -69,6 +71,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("learner-lease", Planted::LearnerLease),
     ("segment-without-name", Planted::SegmentWithoutName),
     ("engine-without-sync", Planted::EngineWithoutSync),
+    ("forget-in-flight", Planted::ForgetInFlight),
 ];
 
 #[cfg(debug_assertions)]

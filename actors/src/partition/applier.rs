@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use trandb_cluster::partition::{PartitionHeader, PartitionState, SnapshotCursor};
-use trandb_cluster::{PartitionId, wire};
+use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, ChunkSource, CommittedEntry, GroupLog, LogApplied, LogId, Raft, RaftMessage, StoredMembership,
@@ -260,13 +261,18 @@ pub(super) async fn load(
 }
 
 /// Raft's door to a partition's actor.
-pub struct DataApplier(pub Arc<ReplicaState>);
+pub struct DataApplier {
+    /// What both sides share.
+    pub replica: Arc<ReplicaState>,
+    /// Where it is.
+    pub node: NodeId,
+}
 
 impl Applier for DataApplier {
     fn applied(&self) -> BoxFuture<'_, io::Result<(Option<LogId>, StoredMembership)>> {
         async {
-            let (applied, membership) = self.0.ask(LocalPartition::Applied).await?;
-            self.0.acknowledged.store(applied.map_or(0, |id| id.index + 1), Ordering::Release);
+            let (applied, membership) = self.replica.ask(LocalPartition::Applied).await?;
+            self.replica.acknowledged.store(applied.map_or(0, |id| id.index + 1), Ordering::Release);
             Ok((applied, membership))
         }
         .boxed()
@@ -274,14 +280,15 @@ impl Applier for DataApplier {
 
     fn apply(&self, entries: Vec<CommittedEntry>) -> BoxFuture<'_, io::Result<Vec<LogApplied>>> {
         async move {
+            pace(self.node, "appliers").await;
             let last = entries.last().map(|entry| entry.log_id.index + 1);
             let entries = Arc::new(entries);
-            if is_planted(Planted::ApplyTwice) && self.0.acknowledged() == 0 {
-                self.0.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
+            if is_planted(Planted::ApplyTwice) && self.replica.acknowledged() == 0 {
+                self.replica.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
             }
-            let results = self.0.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
+            let results = self.replica.ask(|reply| LocalPartition::Apply(entries.clone(), reply)).await?;
             if let Some(last) = last {
-                self.0.acknowledged.store(last, Ordering::Release);
+                self.replica.acknowledged.store(last, Ordering::Release);
             }
             Ok(results)
         }
@@ -290,7 +297,7 @@ impl Applier for DataApplier {
 
     fn durable(&self) -> BoxFuture<'_, io::Result<(Option<LogId>, StoredMembership)>> {
         async {
-            let durable = self.0.durable.lock().expect("no holder of the lock panics");
+            let durable = self.replica.durable.lock().expect("no holder of the lock panics");
             Ok(match &durable[0] {
                 Some((log_id, membership)) => (Some(*log_id), membership.clone()),
                 None => (None, StoredMembership::default()),
@@ -303,11 +310,12 @@ impl Applier for DataApplier {
         &self,
     ) -> BoxFuture<'_, io::Result<Option<(LogId, StoredMembership, Arc<dyn ChunkSource>)>>> {
         async {
-            let Some((header, log_id, membership)) = self.0.ask(LocalPartition::OpenSnapshot).await? else {
+            let Some((header, log_id, membership)) = self.replica.ask(LocalPartition::OpenSnapshot).await?
+            else {
                 return Ok(None);
             };
             let source = PartitionSource {
-                replica: self.0.clone(),
+                replica: self.replica.clone(),
                 cursor: Mutex::new(Cursor { after: None, header: Some(header.clone()) }),
                 index: header.index,
             };
@@ -323,13 +331,13 @@ impl Applier for DataApplier {
         state: Box<dyn Any + Send>,
     ) -> BoxFuture<'_, io::Result<()>> {
         async move {
-            let actor = self.0.wait_for_actor().await?;
+            let actor = self.replica.wait_for_actor().await?;
             let install =
                 |reply| PartitionMessage::Local(LocalPartition::Install { last, membership, state, reply });
             match actor.call(install, None).await {
                 Ok(CallResult::Success(done)) => {
                     done?;
-                    self.0.acknowledged.store(last.map_or(0, |id| id.index + 1), Ordering::Release);
+                    self.replica.acknowledged.store(last.map_or(0, |id| id.index + 1), Ordering::Release);
                     Ok(())
                 }
                 _ => Err(io::Error::other("the partition's actor died while it installed a snapshot")),

@@ -245,3 +245,31 @@ impl Partition {
         self.confirm();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ractor::concurrency::oneshot;
+
+    #[test]
+    fn whoever_is_cut_off_keeps_no_read_waiting() {
+        let mut reads = Reads::default();
+        let mut answers = Vec::new();
+        let mut read = || {
+            let (port, answer) = oneshot();
+            answers.push(answer);
+            let (ops, reply) = (Arc::default(), Reply::Local(port.into()));
+            Parked::Keys { ops, since: 0, reply, span: Span::none() }
+        };
+        reads.next.push(read());
+        reads.confirming.push(read());
+        reads.blocked.push((1, read()));
+        for waiting in reads.take_unconfirmed() {
+            waiting.refuse(&Refusal::CutOff(Error::unavailable("alone")));
+        }
+        assert_eq!(reads.len(), 0);
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv(), Ok(Answer::CutOff(_))));
+        }
+    }
+}

@@ -21,6 +21,7 @@ use trandb_cluster::txn::{Blocker, TxnApplied, TxnEntry, TxnStep};
 use trandb_cluster::wire::{self, KeyResult};
 use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ClientWriteError, RaftError, ServerState, WatchReceiver};
 use trandb_runtime::raft::{LogApplied, Proposal, Raft};
 use trandb_runtime::rpc::Reply;
@@ -433,6 +434,9 @@ pub struct BlockedWrites {
 /// Waits for a proposal whose caller waits no more. It is done all the same if the others come back before they elect
 /// another leader, and no snapshot above its timestamp may be read until then.
 async fn outlast(raft: &Raft, look: Duration, mut proposing: Pin<&mut impl Future>) {
+    if is_planted(Planted::ForgetInFlight) {
+        return;
+    }
     let term = raft.metrics().borrow_watched().current_term;
     let leads = || {
         let metrics = raft.metrics();

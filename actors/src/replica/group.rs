@@ -4,7 +4,7 @@
 
 use super::receiving::Receiving;
 use crate::context::NodeContext;
-use crate::partition::{LocalPartition, PartitionMessage, ReplicaState};
+use crate::partition::{DataApplier, LocalPartition, PartitionMessage, ReplicaState};
 use crate::router::{Lead, RouterMessage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
@@ -71,9 +71,9 @@ pub enum Machine {
 }
 
 impl Machine {
-    fn applier(&self) -> Arc<dyn Applier> {
+    fn applier(&self, node: NodeId) -> Arc<dyn Applier> {
         match self {
-            Self::Data(replica) => Arc::new(crate::partition::DataApplier(replica.clone())),
+            Self::Data(replica) => Arc::new(DataApplier { replica: replica.clone(), node }),
             Self::System(machine) => machine.clone(),
         }
     }
@@ -134,7 +134,7 @@ impl Actor for GroupActor {
         let pristine = log.is_pristine();
         let (heartbeats, snapshots) = (context.heartbeats.clone(), context.snapshots.clone());
         let network = PeerNetwork::new(context.hub.clone(), heartbeats, snapshots, id);
-        let state = StateMachine::new(machine.applier());
+        let state = StateMachine::new(machine.applier(context.node));
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
         // All groups of the node beat together: see `BeatsActor`.
         raft.runtime_config().heartbeat(false);

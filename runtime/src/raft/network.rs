@@ -70,7 +70,8 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 pub struct PeerClient {
     network: PeerNetwork,
     target: NodeId,
-    /// The turn that it waited for, for the snapshot that it sends next.
+    /// The turn that it waited for, for the snapshot that it sends next. Each snapshot has a line of its own in Raft, which asks
+    /// anew when its backoff is over, or drops it, and the turn with it.
     turn: Option<Turn>,
 }
 

@@ -1,6 +1,7 @@
 //! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
 
 mod demoted;
+mod forsaken;
 mod load;
 mod partition;
 mod storm;
@@ -27,7 +28,8 @@ pub struct Scenario {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: &[Scenario] = &[storm::SCENARIO, partition::SCENARIO, load::SCENARIO, demoted::SCENARIO];
+pub const SCENARIOS: &[Scenario] =
+    &[storm::SCENARIO, partition::SCENARIO, load::SCENARIO, demoted::SCENARIO, forsaken::SCENARIO];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<Scenario> {
