@@ -25,6 +25,8 @@ pub struct Sweep {
     pub scenario: String,
     /// Processes at a time.
     pub jobs: usize,
+    /// Start no other seed after one that failed.
+    pub fail_fast: bool,
     /// Further arguments for each.
     pub arguments: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl Sweep {
                 eprint!("\r{done} of {total} seeds, {} failed ", failed.len());
                 let _ = std::io::stderr().flush();
             }
+            failed.is_empty() || !self.fail_fast
         });
         if let Err(code) = started {
             return code;
@@ -87,18 +90,21 @@ impl Sweep {
         let mut sweep = self.clone();
         sweep.arguments.push(format!("--plant={planted}"));
         let mut found = Vec::new();
-        sweep.each(seeds, |ended| found.extend((!ended.ok).then_some(ended.seed)))?;
+        sweep.each(seeds, |ended| {
+            found.extend((!ended.ok).then_some(ended.seed));
+            true
+        })?;
         found.sort_unstable();
         Ok(found)
     }
 
-    /// Runs all these seeds and hands on how each ended.
+    /// Runs all these seeds and hands on how each ended, which says whether to start more.
     #[allow(clippy::disallowed_methods, reason = "waits for processes, outside of any simulation")]
-    fn each(&self, seeds: Range<u64>, mut ended: impl FnMut(Ended)) -> Result<(), ExitCode> {
-        let mut next = seeds.start;
+    fn each(&self, seeds: Range<u64>, mut ended: impl FnMut(Ended) -> bool) -> Result<(), ExitCode> {
+        let (mut next, mut end) = (seeds.start, seeds.end);
         let mut running: Vec<(u64, Child, std::fs::File)> = Vec::new();
-        while next < seeds.end || !running.is_empty() {
-            while running.len() < self.jobs.max(1) && next < seeds.end {
+        while next < end || !running.is_empty() {
+            while running.len() < self.jobs.max(1) && next < end {
                 match self.start(next, &BTreeSet::new(), &BTreeSet::new()) {
                     Ok((child, output)) => running.push((next, child, output)),
                     Err(error) => {
@@ -109,7 +115,7 @@ impl Sweep {
                 next += 1;
             }
             match take_ended(&mut running) {
-                Some(one) => ended(one),
+                Some(one) => end = if ended(one) { end } else { next },
                 None => std::thread::sleep(LOOK),
             }
         }

@@ -51,8 +51,15 @@ fn named_scenarios_hold() {
 #[test]
 #[cfg(debug_assertions)]
 fn a_named_scenario_finds_its_bug() {
-    let (ok, report) =
-        simulate(&["--scenario", "forsaken", "--seeds", "1..17", "--plant", "forget-in-flight"]);
+    let (ok, report) = simulate(&[
+        "--scenario",
+        "forsaken",
+        "--seeds",
+        "1..31",
+        "--fail-fast",
+        "--plant",
+        "forget-in-flight",
+    ]);
     assert!(!ok, "it was not found: {report}");
 }
 
@@ -61,7 +68,7 @@ fn a_named_scenario_finds_its_bug() {
 #[cfg(debug_assertions)]
 fn planted_faults_are_found() {
     for planted in ["ack-before-sync", "double-session", "resolve-wrong-timestamp"] {
-        let (ok, report) = simulate(&["--seeds", "1..8", "--plant", planted]);
+        let (ok, report) = simulate(&["--seeds", "1..8", "--fail-fast", "--plant", planted]);
         assert!(!ok, "{planted} was not found: {report}");
     }
 }

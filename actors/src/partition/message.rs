@@ -188,7 +188,7 @@ pub enum LocalPartition {
         /// Which.
         sequence: u64,
         /// What is left.
-        rest: super::writes::Rest,
+        rest: super::proposing::Rest,
     },
     /// A push has ended: what became of a transaction that stands in the way.
     Chased {

@@ -24,6 +24,7 @@ mod lend_tests;
 mod locks;
 mod message;
 mod past;
+mod proposing;
 mod reads;
 mod rebuild;
 mod slot;
@@ -50,6 +51,7 @@ pub use message::{
 use crate::context::NodeContext;
 use crate::oracle::OracleMessage;
 use applier::StoredMeta;
+use proposing::Rest;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use reads::{Parked, Reads};
 use std::sync::Arc;
@@ -61,7 +63,7 @@ use trandb_cluster::wire::KeyOp;
 use trandb_cluster::{Error, PartitionId, Timestamp};
 use trandb_runtime::pace::pace;
 use trandb_runtime::raft::{LogId, Raft, StoredMembership};
-use writes::{Pending, Refusal, Rest, Writes};
+use writes::{Pending, Refusal, Writes};
 
 /// Bytes of a snapshot's chunk: some 500 small values, which take well below a millisecond of either side. It holds one
 /// version at least, so 4 MiB values make larger ones.
@@ -333,7 +335,7 @@ impl Partition {
             (Ok(timestamp), Some(raft)) => {
                 self.writes.proposing(batch.sequence);
                 let floor = timestamp.minus_millis(self.context.config.storage.history_ms);
-                tokio::spawn(writes::propose(
+                tokio::spawn(proposing::propose(
                     self.context.clone(),
                     raft.clone(),
                     self.id,

@@ -11,8 +11,9 @@
 //! after once per tick, and so are commits whose other partitions were not all told.
 
 use super::message::{LocalPartition, PartitionMessage};
+use super::proposing::BlockedWrites;
 use super::reads::Parked;
-use super::writes::{BlockedWrites, PendingStep, Refusal};
+use super::writes::{PendingStep, Refusal};
 use super::{Partition, TICK};
 use crate::database::{Database, RequestContext};
 use std::collections::{BTreeMap, BTreeSet};

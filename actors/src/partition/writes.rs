@@ -1,29 +1,18 @@
-//! Writes on their way into the log: gathered, stamped, proposed, answered.
+//! Writes on their way into the log: gathered, stamped, handed to whoever proposes them.
 //!
 //! While a batch waits for its timestamps or its proposals are in flight, the next one gathers; so batches
 //! grow with load and nothing waits when idle.
 
 use super::deferred::Deferred;
-use super::leading::is_cut_off;
-use super::message::{Answer, LocalPartition, PartitionMessage};
-use crate::context::NodeContext;
+use super::message::Answer;
 use bytes::Bytes;
-use ractor::ActorRef;
 use std::collections::{BTreeSet, VecDeque};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-use tracing::{Instrument, Span};
-use trandb_cluster::command::{Applied, Command, Write, WriteBatch, WriteOutcome};
+use tracing::Span;
+use trandb_cluster::command::{Command, Write, WriteBatch, WriteOutcome};
 use trandb_cluster::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use trandb_cluster::txn::{Blocker, TxnApplied, TxnEntry, TxnStep};
 use trandb_cluster::wire::{self, KeyResult};
-use trandb_cluster::{Error, NodeId, PartitionId, Timestamp};
-use trandb_runtime::pace::pace;
-use trandb_runtime::planted::{Planted, is_planted};
-use trandb_runtime::raft::{ClientWriteError, RaftError, ServerState, WatchReceiver};
-use trandb_runtime::raft::{LogApplied, Proposal, Raft};
+use trandb_cluster::{Error, NodeId, Timestamp};
 use trandb_runtime::rpc::Reply;
 use trandb_runtime::telemetry::child_span;
 
@@ -60,7 +49,10 @@ impl Pending {
 
     /// Takes the outcomes of its writes and answers, unless a transaction stands in the way of some: then it comes back
     /// with these alone.
-    fn answer(mut self, outcomes: &mut impl Iterator<Item = WriteOutcome>) -> Option<(Blocker, Self)> {
+    pub(super) fn answer(
+        mut self,
+        outcomes: &mut impl Iterator<Item = WriteOutcome>,
+    ) -> Option<(Blocker, Self)> {
         let mut writes = std::mem::take(&mut self.writes).into_iter();
         let mut blocker = None;
         for result in self.results.iter_mut().filter(|result| result.is_none()) {
@@ -156,11 +148,11 @@ impl Refusal {
 #[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
 pub struct Batch {
     pub(super) sequence: u64,
-    work: Work,
+    pub(super) work: Work,
 }
 
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Writes(Vec<Pending>),
     Steps(Vec<PendingStep>),
     /// Nothing, for nobody, but that the GC floor moves.
@@ -169,7 +161,7 @@ enum Work {
 
 impl Batch {
     /// The timestamps that it needs.
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         match &self.work {
             Work::Writes(callers) => callers.iter().map(|caller| caller.writes.len()).sum(),
             Work::Steps(steps) => steps.len(),
@@ -178,7 +170,7 @@ impl Batch {
     }
 
     /// What replicating it is in a trace: a step of the first caller that is traced.
-    fn proposal_span(&self) -> Span {
+    pub(super) fn proposal_span(&self) -> Span {
         let traced = match &self.work {
             Work::Writes(callers) => callers.iter().map(|caller| &caller.span).find(|span| !span.is_none()),
             Work::Steps(steps) => steps.iter().map(|step| &step.span).find(|span| !span.is_none()),
@@ -191,7 +183,7 @@ impl Batch {
     }
 
     /// The log entry, encoded.
-    fn encode(&self, timestamp: Timestamp, gc_floor: Timestamp) -> Bytes {
+    pub(super) fn encode(&self, timestamp: Timestamp, gc_floor: Timestamp) -> Bytes {
         let (command, bytes) = match &self.work {
             Work::Writes(callers) => {
                 let writes: Vec<_> =
@@ -392,135 +384,4 @@ impl Writes {
             pending.answer(refusal.answer());
         }
     }
-}
-
-/// Proposes a batch and answers its callers when it is applied. Runs outside the actor and holds the
-/// callers' reply ports, so it answers even if the actor dies meanwhile.
-pub(super) async fn propose(
-    context: Arc<NodeContext>,
-    raft: Raft,
-    partition: PartitionId,
-    actor: ActorRef<PartitionMessage>,
-    timestamp: Timestamp,
-    gc_floor: Timestamp,
-    batch: Batch,
-) {
-    let sequence = batch.sequence;
-    let rest = propose_batch(&context, &raft, partition, timestamp, gc_floor, batch).await;
-    // An actor that is gone has no use for it; the one after it starts with nothing in flight.
-    let _ = actor.cast(PartitionMessage::Local(LocalPartition::Proposed { sequence, rest }));
-}
-
-/// What a proposal leaves to be done.
-#[derive(Debug)]
-#[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
-pub enum Rest {
-    /// Nothing.
-    Nothing,
-    /// Refused for a stale timestamp: all of it, again.
-    Again(Batch),
-    /// Transactions stood in the way of these.
-    Blocked(Vec<BlockedWrites>),
-}
-
-/// A caller's writes that a transaction stands in the way of.
-#[derive(Debug)]
-#[allow(unreachable_pub, reason = "part of the mailbox, which is public")]
-pub struct BlockedWrites {
-    pub(super) by: Blocker,
-    pub(super) pending: Pending,
-}
-
-/// Waits for a proposal whose caller waits no more. It is done all the same if the others come back before they elect
-/// another leader, and no snapshot above its timestamp may be read until then.
-async fn outlast(raft: &Raft, look: Duration, mut proposing: Pin<&mut impl Future>) {
-    if is_planted(Planted::ForgetInFlight) {
-        return;
-    }
-    let term = raft.metrics().borrow_watched().current_term;
-    let leads = || {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.state == ServerState::Leader && metrics.current_term == term
-    };
-    // The leader of a later term has applied what an earlier one left before it answers.
-    while leads() && tokio::time::timeout(look, &mut proposing).await.is_err() {}
-}
-
-async fn propose_batch(
-    context: &NodeContext,
-    raft: &Raft,
-    partition: PartitionId,
-    timestamp: Timestamp,
-    gc_floor: Timestamp,
-    batch: Batch,
-) -> Rest {
-    let sequence = batch.sequence;
-    let proposal = Proposal(batch.encode(timestamp, gc_floor));
-    pace(context.node, "proposers").await;
-    let began = Instant::now();
-    // A leader that is cut off does not hear of its proposal's end; its caller is told that much.
-    let proposed = {
-        let proposing = raft.client_write(proposal).instrument(batch.proposal_span());
-        tokio::pin!(proposing);
-        loop {
-            match tokio::time::timeout(context.lease() / 4, &mut proposing).await {
-                Ok(proposed) => break proposed,
-                Err(_) if is_cut_off(raft, context.lease()) => {
-                    let error = format!("{partition} lost touch with its other replicas during the write");
-                    batch.refuse(&Refusal::Failed(Error::unknown(error)));
-                    outlast(raft, context.lease() / 4, proposing).await;
-                    return Rest::Nothing;
-                }
-                Err(_) => {}
-            }
-        }
-    };
-    if proposed.is_ok() {
-        context.gauges.proposed(batch.count(), began.elapsed());
-    }
-    let refusal = match proposed {
-        Ok(response) => match (response.data, batch.work) {
-            (LogApplied::Data(Applied::Writes(outcomes)), Work::Writes(callers)) => {
-                let mut outcomes = outcomes.into_iter();
-                let blocked: Vec<BlockedWrites> = callers
-                    .into_iter()
-                    .filter_map(|caller| caller.answer(&mut outcomes))
-                    .map(|(by, pending)| BlockedWrites { by, pending })
-                    .collect();
-                return if blocked.is_empty() { Rest::Nothing } else { Rest::Blocked(blocked) };
-            }
-            (LogApplied::Data(Applied::Writes(_)), Work::Floor) => return Rest::Nothing,
-            (LogApplied::Data(Applied::Txns(answers)), Work::Steps(steps)) => {
-                for (pending, answer) in steps.into_iter().zip(answers) {
-                    super::ends::applied(&pending.step);
-                    if let (TxnStep::Push { txn, .. }, TxnApplied::Aborted(why)) = (&pending.step, &answer) {
-                        tracing::debug!(%partition, %txn, why, "a transaction in the way was aborted");
-                    }
-                    pending.answer(Answer::Done(answer));
-                }
-                return Rest::Nothing;
-            }
-            (LogApplied::Data(Applied::StaleTimestamp(last)), work) => {
-                tracing::debug!(%partition, %timestamp, %last, "a batch came late and is stamped again");
-                return Rest::Again(Batch { sequence, work });
-            }
-            (other, work) => {
-                let error = Error::internal(format!("a proposal was answered with {other:?}"));
-                Batch { sequence, work }.refuse(&Refusal::Failed(error));
-                return Rest::Nothing;
-            }
-        },
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Refusal::NotLeader(forward.leader_id.map(NodeId))
-        }
-        Err(RaftError::APIError(error)) => Refusal::Failed(Error::unknown(format!(
-            "the leader of {partition} changed during the write: {error}"
-        ))),
-        Err(RaftError::Fatal(error)) => Refusal::Failed(Error::unknown(format!(
-            "the replica of {partition} stopped during the write: {error}"
-        ))),
-    };
-    batch.refuse(&refusal);
-    Rest::Nothing
 }

@@ -37,6 +37,9 @@ struct Arguments {
     /// Processes at a time for `--seeds`.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Start no other seed after one that failed.
+    #[arg(long, requires = "seeds", conflicts_with = "hunt")]
+    fail_fast: bool,
     /// Look for the faults and workloads that the failing seed fails without.
     #[arg(long)]
     minimise: bool,
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
     let sweep = Sweep {
         scenario: scenario.name.to_owned(),
         jobs: arguments.jobs,
+        fail_fast: arguments.fail_fast,
         arguments: planted.chain(only).collect(),
     };
     match &arguments.seeds {
