@@ -13,8 +13,12 @@
 //! back, or where more than 2^18 are wanted in a millisecond. After the idea of TSO in Percolator ("Large-scale
 //! Incremental Processing Using Distributed Transactions and Notifications", 2010, section 2.1).
 //!
-//! **Caveat:** a clock that is far in the future drags the cluster's timestamps there for good; they stay
-//! correct, but history and expiry, which count in their milliseconds, stand still until clocks catch up.
+//! Ahead of the clock they still go on, at three quarters of its pace, until it has caught up. If they stood still as long
+//! as that, so would leases of transactions, whose holders may be dead: for as long as the clocks of two leaders are apart.
+//!
+//! **Caveat:** a clock that is far in the future drags the cluster's timestamps there; they stay correct, but history and
+//! expiry, which count in their milliseconds, take up to a third longer until clocks have caught up, which takes four
+//! times as long as they are ahead.
 
 use crate::timestamp::Timestamp;
 
@@ -57,6 +61,20 @@ struct Window {
     /// Whether it is worth extending ahead of need: something was issued since the last extension, or there
     /// was none yet. An idle cluster writes nothing.
     in_use: bool,
+    /// Where the clock was, when it was looked at last.
+    clock_ms: Option<u64>,
+    /// How far timestamps have come at their own pace, in quarters of a millisecond.
+    quarters: u64,
+}
+
+impl Window {
+    /// The first timestamp that may be issued when the clock is at `now_ms`.
+    fn first(&mut self, now_ms: u64) -> Timestamp {
+        let passed = self.clock_ms.map_or(0, |before| now_ms.saturating_sub(before));
+        self.clock_ms = Some(now_ms);
+        self.quarters = self.quarters.saturating_add(3 * passed).max(4 * self.next.millis());
+        self.next.max(Timestamp::from_millis(now_ms.max(self.quarters / 4)))
+    }
 }
 
 impl Oracle {
@@ -68,7 +86,8 @@ impl Oracle {
     /// This node now leads the system group and has applied an entry of its own term: `window_end` is what is
     /// reserved in that state, and what another leader may have issued up to.
     pub fn lead(&mut self, window_end: Timestamp) {
-        self.window = Some(Window { next: window_end, end: window_end, in_use: true });
+        self.window =
+            Some(Window { next: window_end, end: window_end, in_use: true, clock_ms: None, quarters: 0 });
     }
 
     /// This node no longer leads the system group.
@@ -83,7 +102,7 @@ impl Oracle {
     pub fn grant(&mut self, now_ms: u64, count: u64) -> Grant {
         assert!(count <= GRANT_MAX, "{count} timestamps at once, the limit is {GRANT_MAX}");
         let Some(window) = &mut self.window else { return Grant::NotLeader };
-        let first = window.next.max(Timestamp::from_millis(now_ms));
+        let first = window.first(now_ms);
         let after = first.plus(count.max(1));
         if after <= window.end {
             window.next = after;
@@ -110,9 +129,9 @@ impl Oracle {
 
     /// The end of a window to reserve in the background, when less than half of this one is left and it is
     /// in use; so a grant rarely has to wait for one.
-    pub fn wants_more(&self, now_ms: u64) -> Option<Timestamp> {
-        let window = self.window.as_ref().filter(|window| window.in_use)?;
-        let next = window.next.max(Timestamp::from_millis(now_ms));
+    pub fn wants_more(&mut self, now_ms: u64) -> Option<Timestamp> {
+        let window = self.window.as_mut().filter(|window| window.in_use)?;
+        let next = window.first(now_ms);
         let left = window.end.0.saturating_sub(next.0);
         (left < Timestamp::from_millis(self.window_ms).0 / 2).then(|| window_from(next, self.window_ms))
     }

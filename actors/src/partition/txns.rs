@@ -82,9 +82,19 @@ pub(super) struct Chases {
     /// Pushes begun so far.
     pushes: u64,
     finishing: BTreeSet<TxnId>,
+    /// The newest timestamp of the state, in milliseconds, and since when it is known.
+    newest: Option<(u64, Instant)>,
 }
 
 impl Chases {
+    /// About what time it is in timestamps, in milliseconds. They may be ahead of this node's clock for long, after another
+    /// leader's clock, and leases are held to them.
+    fn now_ms(&mut self, clock_ms: u64, newest: Timestamp) -> u64 {
+        let known = self.newest.filter(|(known_ms, _)| *known_ms >= newest.millis());
+        let (known_ms, since) = *self.newest.insert(known.unwrap_or((newest.millis(), Instant::now())));
+        clock_ms.max(known_ms + since.elapsed().as_millis() as u64)
+    }
+
     /// The number of the next push: one that begins after now has it or a higher one.
     pub(super) fn next_push(&self) -> u64 {
         self.pushes
@@ -209,8 +219,8 @@ impl Partition {
                 }
                 if writers {
                     // No later than right after its lease, when it can be given up.
-                    let now = self.context.clock.now_ms();
-                    let lease_ms = |held: Blocker| held.expires.millis().saturating_sub(now);
+                    let now_ms = self.now_ms();
+                    let lease_ms = |held: Blocker| held.expires.millis().saturating_sub(now_ms);
                     let left = self.state.held_by(txn).map(lease_ms).filter(|&left| left > 0);
                     let pause = left.map_or(pause, |left| pause.min(Duration::from_millis(left + 1)));
                     self.look_again(txn, pause);
@@ -231,6 +241,10 @@ impl Partition {
         // Should the proposal be lost, another look finds the transaction still held.
         self.look_again(txn, RESOLVE_MAX);
         self.pump();
+    }
+
+    fn now_ms(&mut self) -> u64 {
+        self.chases.now_ms(self.context.clock.now_ms(), self.state.last_timestamp())
     }
 
     /// Forgets a chase that nobody waits for and that is at rest.
@@ -290,7 +304,7 @@ impl Partition {
             self.chases.finishing.clear();
             return;
         }
-        let now = Timestamp::from_millis(self.context.clock.now_ms());
+        let now = Timestamp::from_millis(self.now_ms());
         let abandoned: Vec<Blocker> =
             self.state.held().filter(|held| held.expires < now).take(PER_TICK_MAX).collect();
         for blocker in abandoned {
@@ -326,4 +340,23 @@ fn too_many() -> Refusal {
     Refusal::Failed(Error::overloaded(format!(
         "{WAITING_MAX} requests wait for transactions in this partition, the limit"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_goes_on_from_the_newest_timestamp_where_that_is_ahead_of_the_clock() {
+        let (mut chases, at) = (Chases::default(), Timestamp::from_millis);
+        assert_eq!(chases.now_ms(1000, at(900)), 1000);
+        assert_eq!(chases.now_ms(1000, at(9000)), 9000);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!(chases.now_ms(1250, at(9000)), 9250);
+        assert_eq!(chases.now_ms(1250, at(9100)), 9100, "a newer one says better what time it is");
+        // A clock that jumped ahead leaves nothing behind.
+        assert_eq!(chases.now_ms(20_000, at(9100)), 20_000);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(chases.now_ms(1350, at(9100)), 9200);
+    }
 }

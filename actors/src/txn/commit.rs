@@ -199,7 +199,9 @@ impl Commit<'_> {
             let (_span, request) = phase("txn commit", node, Some(self.txn), self.request);
             return self.decide(last, false, &request).await;
         }
-        let prepares = match dies(node, "preparing") {
+        // Chosen once: who is to die and does not must have prepared all.
+        let dies_preparing = dies(node, "preparing");
+        let prepares = match dies_preparing {
             true => prepares.into_iter().take(1).collect(),
             false => prepares,
         };
@@ -208,7 +210,7 @@ impl Commit<'_> {
         let prepared = self.prepare(prepares, &request).await;
         drop(span);
         metrics::histogram!("trandb_txn_prepare_seconds").record(began.elapsed().as_secs_f64());
-        if dies(node, "preparing") || dies(node, "prepared") {
+        if dies_preparing || dies(node, "prepared") {
             return Err(dead());
         }
         let began = Instant::now();

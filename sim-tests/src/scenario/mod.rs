@@ -1,5 +1,6 @@
 //! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
 
+mod ahead;
 mod demoted;
 mod forsaken;
 mod load;
@@ -28,8 +29,14 @@ pub struct Scenario {
 }
 
 /// All scenarios; the first is the default.
-pub const SCENARIOS: &[Scenario] =
-    &[storm::SCENARIO, partition::SCENARIO, load::SCENARIO, demoted::SCENARIO, forsaken::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[
+    storm::SCENARIO,
+    partition::SCENARIO,
+    load::SCENARIO,
+    demoted::SCENARIO,
+    ahead::SCENARIO,
+    forsaken::SCENARIO,
+];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<Scenario> {
