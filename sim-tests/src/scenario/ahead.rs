@@ -9,7 +9,7 @@ use super::{Scenario, Script};
 use crate::cluster::Cluster;
 use crate::liveness::Liveness;
 use crate::plan::Plan;
-use crate::workload::{Board, WORKLOADS};
+use crate::workload::{Board, places};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -31,9 +31,10 @@ const JUMP_MS: i64 = 20_000;
 const CALM: Duration = Duration::from_millis(500);
 
 fn plan(seed: u64) -> Plan {
-    let workloads = ["bank", "lists", "skew", "fork", "cycle", "steps"];
-    let place = |name| WORKLOADS.iter().position(|kind| kind.name == name).expect("is one of them");
-    Plan { workloads: workloads.map(place).to_vec(), ..Plan::calm(seed, NODES) }
+    Plan {
+        workloads: places(&["bank", "lists", "skew", "fork", "cycle", "steps"]),
+        ..Plan::calm(seed, NODES)
+    }
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {

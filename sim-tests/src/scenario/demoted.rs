@@ -7,7 +7,7 @@
 
 use super::{Scenario, Script, storm};
 use crate::plan::{NODES_MAX as NODES, Plan};
-use crate::workload::WORKLOADS;
+use crate::workload::places;
 use std::time::Duration;
 
 /// The scenario.
@@ -22,13 +22,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn plan(seed: u64) -> Plan {
     let drawn = Plan::draw(seed);
     let ahead = |node: i64| if node % 2 == 0 { 2_000 } else { -2_000 };
-    let workloads = ["register", "scans"];
-    let place = |name| WORKLOADS.iter().position(|kind| kind.name == name).expect("is one of them");
     Plan {
         nodes: NODES,
         replication: 5,
         clocks_ms: (0..NODES as i64).map(ahead).collect(),
-        workloads: workloads.map(place).to_vec(),
+        workloads: places(&["register", "scans"]),
         clients: NODES,
         patience: Duration::from_secs(2),
         faults: Vec::new(),

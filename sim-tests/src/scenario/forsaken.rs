@@ -10,7 +10,7 @@ use super::{Scenario, Script};
 use crate::cluster::Cluster;
 use crate::liveness::Liveness;
 use crate::plan::Plan;
-use crate::workload::{Board, WORKLOADS};
+use crate::workload::{Board, places};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
@@ -47,11 +47,9 @@ const RETURN: Duration = Duration::from_secs(1);
 /// Transactions that read what they write, in one partition, where a single entry commits them; by clients that wait until the
 /// followers are back.
 fn plan(seed: u64) -> Plan {
-    let workloads = ["bank", "lists", "skew", "fork", "cycle", "steps"];
-    let place = |name| WORKLOADS.iter().position(|kind| kind.name == name).expect("is one of them");
     Plan {
         partitions: 1,
-        workloads: workloads.map(place).to_vec(),
+        workloads: places(&["bank", "lists", "skew", "fork", "cycle", "steps"]),
         patience: Duration::from_secs(10),
         ..Plan::calm(seed, NODES)
     }

@@ -66,6 +66,15 @@ pub const WORKLOADS: &[Kind] = &[
     locks::KIND,
 ];
 
+/// Where the workloads of these names are in [`WORKLOADS`].
+///
+/// # Panics
+/// When one is not.
+pub fn places(names: &[&str]) -> Vec<usize> {
+    let place = |name| WORKLOADS.iter().position(|kind| kind.name == name).expect("is one of them");
+    names.iter().map(|&name| place(name)).collect()
+}
+
 /// What the clients and the scenario share. Clones are the same.
 #[derive(Clone, Default)]
 pub struct Board {
