@@ -47,7 +47,8 @@ pub enum Planted {
     SegmentWithoutName,
     /// The storage engine's files are not synced when it commits.
     EngineWithoutSync,
-    /// A leader forgets an entry that is in flight with the caller that it tells that it is cut off.
+    /// A leader forgets an entry that is in flight with the caller that it tells that it is cut off, or with the actor that
+    /// proposed it.
     ForgetInFlight,
 }
 

@@ -2,8 +2,10 @@
 
 use super::Partition;
 use super::writes::Refusal;
+use std::sync::Weak;
 use std::time::Duration;
 use trandb_cluster::{Error, NodeId};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{Raft, ServerState, WatchReceiver, lease_valid};
 
 /// Leases without a word from a quorum after which a leader refuses writes: one is what the others wait before
@@ -37,8 +39,15 @@ impl Partition {
         if self.applied.is_none_or(|applied| applied.leader_id.term != metrics.current_term) {
             return Err(None);
         }
-        // About to hand over to one that is right.
-        if self.replica.is_suspect() { Err(None) } else { Ok(()) }
+        // About to hand over to one that is right, or soon ready.
+        if self.replica.is_suspect() || self.has_orphans() { Err(None) } else { Ok(()) }
+    }
+
+    /// Whether an actor before this one has left proposals in flight. Their timestamps may be below those of snapshots that are
+    /// to be read here, and this one does not hear of their end.
+    fn has_orphans(&self) -> bool {
+        let in_flight = |flight: &Weak<()>| flight.strong_count() > 0;
+        self.orphans.iter().any(in_flight) && !is_planted(Planted::ForgetInFlight)
     }
 
     pub(super) fn lease_valid(&self) -> bool {

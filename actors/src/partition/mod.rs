@@ -54,7 +54,7 @@ use applier::StoredMeta;
 use proposing::Rest;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use reads::{Parked, Reads};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::command::Write;
@@ -90,6 +90,10 @@ pub struct Partition {
     context: Arc<NodeContext>,
     id: PartitionId,
     replica: Arc<ReplicaState>,
+    /// Held by each proposal in flight.
+    flight: Arc<()>,
+    /// Those of actors before this one.
+    orphans: Vec<Weak<()>>,
     me: ActorRef<PartitionMessage>,
     state: PartitionState,
     applied: Option<LogId>,
@@ -120,12 +124,15 @@ impl Actor for PartitionActor {
         let PartitionArguments { context, id, replica } = arguments;
         let started = Instant::now();
         let (state, meta) = applier::load(&context, id, &replica).await?;
+        let (flight, orphans) = replica.begin_flight();
         let lease = context.lease();
         let mut partition = Partition {
             checkpoint: checkpoint::Schedule::new(started),
             collection: garbage::Collection::new(started),
             applied: meta.log_id,
             membership: meta.membership,
+            flight,
+            orphans,
             context,
             id,
             replica,
@@ -335,7 +342,8 @@ impl Partition {
             (Ok(timestamp), Some(raft)) => {
                 self.writes.proposing(batch.sequence);
                 let floor = timestamp.minus_millis(self.context.config.storage.history_ms);
-                tokio::spawn(proposing::propose(
+                let flight = self.flight.clone();
+                let proposed = proposing::propose(
                     self.context.clone(),
                     raft.clone(),
                     self.id,
@@ -343,7 +351,11 @@ impl Partition {
                     timestamp,
                     floor,
                     batch,
-                ));
+                );
+                tokio::spawn(async move {
+                    proposed.await;
+                    drop(flight);
+                });
             }
             (Err(error), _) => batch.refuse(&Refusal::Failed(error)),
             (Ok(_), None) => batch.refuse(&Refusal::NotLeader(None)),

@@ -4,6 +4,7 @@ mod ahead;
 mod demoted;
 mod forsaken;
 mod load;
+mod orphans;
 mod partition;
 mod storm;
 
@@ -36,6 +37,7 @@ pub const SCENARIOS: &[Scenario] = &[
     demoted::SCENARIO,
     ahead::SCENARIO,
     forsaken::SCENARIO,
+    orphans::SCENARIO,
 ];
 
 /// The scenario of that name.
