@@ -1,5 +1,6 @@
 //! What a partition's actor and its group's Raft share, and the door between them.
 
+use super::flights::Flights;
 use super::message::{LocalPartition, PartitionMessage};
 use super::past::Covered;
 use super::slot;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use trandb_cluster::partition::{PartitionHeader, PartitionState, SnapshotCursor};
@@ -50,8 +51,7 @@ pub struct ReplicaState {
     /// Held by who writes to the engine for this replica, or loads it: what one that was overtaken still puts must not come
     /// after what the next one has dropped or read.
     writing: tokio::sync::Mutex<()>,
-    /// What each actor's proposals in flight hold, of all that still have some.
-    flights: Mutex<Vec<Weak<()>>>,
+    flights: Flights,
     covered: Covered,
     /// As its actor last counted them.
     live_bytes: AtomicU64,
@@ -72,7 +72,7 @@ impl ReplicaState {
             durable: Mutex::new([None, None]),
             generation: AtomicU32::new(1),
             writing: tokio::sync::Mutex::new(()),
-            flights: Mutex::default(),
+            flights: Flights::default(),
             covered: Covered::default(),
             live_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -111,13 +111,9 @@ impl ReplicaState {
         self.group.lock().expect("no holder of the lock panics").as_ref().map(|(_, raft)| raft.clone())
     }
 
-    /// A new actor begins: what its proposals in flight are to hold, and what those of the actors before it do.
-    pub(super) fn begin_flight(&self) -> (Arc<()>, Vec<Weak<()>>) {
-        let mut flights = self.flights.lock().expect("no holder of the lock panics");
-        flights.retain(|flight| flight.strong_count() > 0);
-        let (flight, orphans) = (Arc::new(()), flights.clone());
-        flights.push(Arc::downgrade(&flight));
-        (flight, orphans)
+    /// The proposals of its actors.
+    pub(super) fn flights(&self) -> &Flights {
+        &self.flights
     }
 
     /// Up to when its state is known.

@@ -2,7 +2,6 @@
 
 use super::Partition;
 use super::writes::Refusal;
-use std::sync::Weak;
 use std::time::Duration;
 use trandb_cluster::{Error, NodeId};
 use trandb_runtime::planted::{Planted, is_planted};
@@ -46,8 +45,7 @@ impl Partition {
     /// Whether an actor before this one has left proposals in flight. Their timestamps may be below those of snapshots that are
     /// to be read here, and this one does not hear of their end.
     fn has_orphans(&self) -> bool {
-        let in_flight = |flight: &Weak<()>| flight.strong_count() > 0;
-        self.orphans.iter().any(in_flight) && !is_planted(Planted::ForgetInFlight)
+        self.orphans.any() && !is_planted(Planted::ForgetInFlight)
     }
 
     pub(super) fn lease_valid(&self) -> bool {

@@ -16,6 +16,7 @@ mod audit;
 mod checkpoint;
 mod deferred;
 mod ends;
+mod flights;
 mod garbage;
 mod leading;
 mod lend;
@@ -51,10 +52,11 @@ pub use message::{
 use crate::context::NodeContext;
 use crate::oracle::OracleMessage;
 use applier::StoredMeta;
+use flights::Orphans;
 use proposing::Rest;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use reads::{Parked, Reads};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::command::Write;
@@ -93,7 +95,7 @@ pub struct Partition {
     /// Held by each proposal in flight.
     flight: Arc<()>,
     /// Those of actors before this one.
-    orphans: Vec<Weak<()>>,
+    orphans: Orphans,
     me: ActorRef<PartitionMessage>,
     state: PartitionState,
     applied: Option<LogId>,
@@ -124,7 +126,7 @@ impl Actor for PartitionActor {
         let PartitionArguments { context, id, replica } = arguments;
         let started = Instant::now();
         let (state, meta) = applier::load(&context, id, &replica).await?;
-        let (flight, orphans) = replica.begin_flight();
+        let (flight, orphans) = replica.flights().begin();
         let lease = context.lease();
         let mut partition = Partition {
             checkpoint: checkpoint::Schedule::new(started),

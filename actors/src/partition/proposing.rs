@@ -31,7 +31,7 @@ pub(super) async fn propose(
 ) {
     let sequence = batch.sequence;
     let rest = propose_batch(&context, &raft, partition, timestamp, gc_floor, batch).await;
-    // An actor that is gone has no use for it; the one after it starts with nothing in flight.
+    // An actor that is gone has no use for it; the one after it waits for all that this one had in flight to end.
     let _ = actor.cast(PartitionMessage::Local(LocalPartition::Proposed { sequence, rest }));
 }
 

@@ -1,7 +1,7 @@
 //! The clock of the node that gives out timestamps jumps ahead; a moment later it loses its power, with transactions under way.
 //! The next one's clock is far behind the timestamps that it has to go on from.
 //!
-//! A storm found so (one seed of 160, with clocks seven seconds apart) that timestamps stood still until the clock had caught up,
+//! A storm with clocks seven seconds apart found so that timestamps stood still until the clock had caught up,
 //! and with them the leases of transactions whose coordinators were dead; and that partitions compared those leases with
 //! their own clocks, and so looked for abandoned transactions as late. What was prepared was held for that long.
 
