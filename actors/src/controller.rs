@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trandb_cluster::limits::REPLICATION_MAX;
-use trandb_cluster::placement::{place, rebalance_leaders};
+use trandb_cluster::placement::{Members, place, rebalance_leaders, shape_system, should_reshape};
 use trandb_cluster::system::{SystemCommand, SystemState};
 use trandb_cluster::{NodeId, PartitionId};
+use trandb_runtime::raft::{WatchReceiver, members};
 
 /// How often the controller looks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -25,11 +26,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// still catching up, and moving leaders twice helps nobody.
 const CALM: Duration = Duration::from_millis(1500);
 
-/// Membership changes under way at once: each may stream a whole replica.
+/// Membership changes of partitions under way at once: each may stream a whole replica.
 const RECONFIGURE_MAX: usize = 4;
-
-/// Voters of the system group; further nodes follow it as learners.
-const SYSTEM_VOTERS_MAX: usize = 5;
 
 /// What the controller is sent.
 #[derive(Debug)]
@@ -38,6 +36,8 @@ pub enum ControllerMessage {
     Tick,
     /// A group's change has ended.
     Ended(PartitionId),
+    /// A map was taken or refused.
+    Placed,
 }
 
 impl ractor::Message for ControllerMessage {}
@@ -51,6 +51,8 @@ pub struct Controller {
     me: ActorRef<ControllerMessage>,
     /// Groups that something was asked of and that have not answered.
     busy: BTreeSet<PartitionId>,
+    /// Whether a map is proposed and not answered.
+    placing: bool,
     turns: Arc<Semaphore>,
     /// The nodes that were up when last looked, and since when it has been these.
     up: BTreeSet<NodeId>,
@@ -72,6 +74,7 @@ impl Actor for ControllerActor {
             context,
             me,
             busy: BTreeSet::new(),
+            placing: false,
             turns: Arc::new(Semaphore::new(RECONFIGURE_MAX)),
             up: BTreeSet::new(),
             calm_since: Instant::now(),
@@ -89,6 +92,7 @@ impl Actor for ControllerActor {
             ControllerMessage::Ended(group) => {
                 controller.busy.remove(&group);
             }
+            ControllerMessage::Placed => controller.placing = false,
         }
         Ok(())
     }
@@ -144,7 +148,7 @@ impl Controller {
                 !state.partitions.get(id).is_some_and(has)
             })
             .collect();
-        if changes.is_empty() || !self.busy.insert(PartitionId::SYSTEM) {
+        if changes.is_empty() || std::mem::replace(&mut self.placing, true) {
             return;
         }
         let command = SystemCommand::Place { epoch: state.epoch, replicas: changes };
@@ -154,35 +158,42 @@ impl Controller {
                 Ok(_) => tracing::info!("the partition map follows the members"),
                 Err(why) => tracing::debug!(why, "placement was not changed"),
             }
-            let _ = me.cast(ControllerMessage::Ended(PartitionId::SYSTEM));
+            let _ = me.cast(ControllerMessage::Placed);
         });
     }
 
     /// Tells group leaders the members that they should have.
     fn reconfigure(&mut self, state: &SystemState) {
-        let members: Vec<NodeId> = state.members().map(|(node, _)| node).collect();
-        let system_voters: Vec<NodeId> = members.iter().copied().take(SYSTEM_VOTERS_MAX).collect();
-        let system_learners: Vec<NodeId> = members.iter().copied().skip(SYSTEM_VOTERS_MAX).collect();
-        self.shape(PartitionId::SYSTEM, system_voters, system_learners);
+        let Some(raft) = self.context.system_raft() else { return };
+        let system = members(&raft.metrics().borrow_watched().membership_config);
+        let nodes: Vec<NodeId> = state.members().map(|(node, _)| node).collect();
+        if let Some(next) = shape_system(&system, &nodes, &self.up) {
+            self.ask_for(PartitionId::SYSTEM, self.context.node, next, None);
+        }
+        let routes = self.context.routes.borrow().clone();
         for (&id, info) in &state.partitions {
-            self.shape(id, info.replicas.clone(), Vec::new());
+            let Some(lead) = routes.leads.get(&id) else { continue };
+            let Some(leader) = lead.leader else { continue };
+            let voters = lead.voters.iter().copied().collect();
+            let wanted: BTreeSet<NodeId> = info.replicas.iter().copied().collect();
+            if self.busy.contains(&id) || !should_reshape(&voters, &wanted, &system, &self.up) {
+                continue;
+            }
+            let Ok(turn) = self.turns.clone().try_acquire_owned() else { return };
+            let next = Members { voters: wanted, ..Members::default() };
+            self.ask_for(id, leader, next, Some(turn));
         }
     }
 
-    fn shape(&mut self, group: PartitionId, voters: Vec<NodeId>, learners: Vec<NodeId>) {
-        let routes = self.context.routes.borrow().clone();
-        let Some(lead) = routes.leads.get(&group) else { return };
-        let Some(leader) = lead.leader else { return };
-        let now: BTreeSet<NodeId> = lead.voters.iter().copied().collect();
-        if now.is_empty() || now == voters.iter().copied().collect() || self.busy.contains(&group) {
-            return;
-        }
-        // A member that cannot be reached cannot catch up; the rest does not wait for it.
-        if voters.iter().any(|node| !now.contains(node) && !self.up.contains(node)) {
-            return;
-        }
-        let Ok(turn) = self.turns.clone().try_acquire_owned() else { return };
-        self.ask(group, leader, ControlCall::Reconfigure { group, voters, learners }, Some(turn));
+    fn ask_for(
+        &mut self,
+        group: PartitionId,
+        leader: NodeId,
+        next: Members,
+        turn: Option<tokio::sync::OwnedSemaphorePermit>,
+    ) {
+        let (voters, learners) = (next.voters.into_iter().collect(), next.learners.into_iter().collect());
+        self.ask(group, leader, ControlCall::Reconfigure { group, voters, learners }, turn);
     }
 
     /// Moves leaders until every node leads about as many groups as any other.

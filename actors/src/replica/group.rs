@@ -372,6 +372,9 @@ impl Group {
         if self.last_gauges.elapsed() > Duration::from_secs(1) {
             self.last_gauges = Instant::now();
             self.forget_idle();
+            if state == ServerState::Leader {
+                self.finish_change();
+            }
             let lag = last_log.saturating_sub(lead.applied);
             let leads = state == ServerState::Leader;
             self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
-use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver};
+use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver, unfinished};
 
 /// How long a new member may take to catch up before a membership change is given up (and tried again).
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -41,6 +41,24 @@ impl Group {
                 Err(error) => tracing::warn!(partition = %id, ?voters, error, "membership not changed"),
             }
             let _ = reply.send(result);
+        });
+    }
+
+    /// Ends a change of members that an earlier leader began. Until then most of the old voters are needed as well as most of
+    /// the new ones: of two that become three, both.
+    pub(super) fn finish_change(&self) {
+        let Some(voters) = unfinished(&self.raft.metrics().borrow_watched().membership_config) else {
+            return;
+        };
+        let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else { return };
+        let (raft, id) = (self.raft.clone(), self.id);
+        tokio::spawn(async move {
+            let _turn = turn;
+            match replace_voters(&raft, voters, false).await {
+                Ok(()) => tracing::info!(partition = %id, "an unfinished membership change was ended"),
+                // It may not be committed yet.
+                Err(error) => tracing::debug!(partition = %id, error, "a membership change stays unfinished"),
+            }
         });
     }
 
@@ -94,11 +112,26 @@ async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Res
         metrics.borrow_watched().membership_config.voter_ids().collect()
     };
     if now != wanted {
-        raft.change_membership(ChangeMembers::ReplaceAllVoters(wanted), false)
-            .await
-            .map_err(|error| error.to_string())?;
+        let some_stay = learners.iter().any(|node| now.contains(&node.0));
+        replace_voters(raft, wanted.clone(), some_stay).await?;
+    }
+    let strays: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.nodes().map(|(id, ())| *id);
+        nodes.filter(|id| !wanted.contains(id) && !learners.contains(&NodeId(*id))).collect()
+    };
+    if !strays.is_empty() {
+        let remove = ChangeMembers::RemoveNodes(strays);
+        raft.change_membership(remove, false).await.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Changes the voters; those that are none any more follow on if they `stay`.
+async fn replace_voters(raft: &Raft, voters: BTreeSet<u64>, stay: bool) -> Result<(), String> {
+    let replace = ChangeMembers::ReplaceAllVoters(voters);
+    raft.change_membership(replace, stay).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.

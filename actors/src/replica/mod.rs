@@ -21,7 +21,7 @@ use crate::context::NodeContext;
 use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};
 use crate::supervise::Restarts;
 use beats::BeatsActor;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -150,9 +150,7 @@ impl Actor for ReplicasActor {
         // An actor that was stopped on purpose is not in the list any more.
         let Some((id, is_group)) = found else { return Ok(()) };
         let child = if is_group { "group" } else { "partition" };
-        tracing::error!(partition = %id, child, why, "an actor died and is started again");
-        replicas.context.gauges.restarted(child);
-        replicas.restarts.count(&format!("{id}/{child}"), tokio::time::Instant::now())?;
+        replicas.count_restart(id, child, &why)?;
         if is_group { replicas.restart_group(id).await } else { replicas.restart_partition(id).await }
     }
 }
@@ -169,7 +167,7 @@ impl Replicas {
         let id = PartitionId::SYSTEM;
         let machine = Machine::System(self.system.clone());
         let founders = self.founders.clone();
-        let group = self.spawn_group(id, machine.clone(), founders).await?;
+        let group = self.spawn_group(id, machine.clone(), founders)?.await?;
         self.running.insert(id, Running { machine, group: Some(group), partition: None });
         Ok(())
     }
@@ -180,8 +178,7 @@ impl Replicas {
         let me = self.context.node;
         for (&id, info) in &state.partitions {
             if info.replicas.contains(&me) && !self.running.contains_key(&id) {
-                let founding = info.founders.contains(&me) && info.founders == info.replicas;
-                self.start_data(id, founding.then(|| info.founders.clone())).await?;
+                self.start_data(id).await?;
             }
         }
         let leaving: Vec<PartitionId> = self
@@ -218,25 +215,67 @@ impl Replicas {
         Ok(log)
     }
 
-    async fn start_data(
-        &mut self,
-        id: PartitionId,
-        founders: Option<Vec<NodeId>>,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn start_data(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
         let log = self.log(id)?;
         let replica = Arc::new(ReplicaState::new(log));
         let machine = Machine::Data(replica.clone());
-        self.running.insert(id, Running { machine: machine.clone(), group: None, partition: None });
-        let partition = self.spawn_partition(id, replica.clone()).await?;
-        let group = self.spawn_group(id, machine, founders).await?;
-        if let Some(running) = self.running.get_mut(&id) {
-            running.partition = Some(partition);
-            running.group = Some(group);
-        }
+        self.running.insert(id, Running { machine, group: None, partition: None });
+        self.start_replica(id, replica.clone()).await?;
         let mut local = (**self.context.local.load()).clone();
         local.insert(id, replica);
         self.context.local.store(Arc::new(local));
         Ok(())
+    }
+
+    /// Starts a partition's actor and its group's. Raft asks the first as it starts, and waits for the next one if it dies.
+    /// This actor hears of deaths only when it is done here, so it looks itself.
+    async fn start_replica(
+        &mut self,
+        id: PartitionId,
+        replica: Arc<ReplicaState>,
+    ) -> Result<(), ActorProcessingErr> {
+        let founders = self.data_founders(id);
+        let mut partition = self.spawn_partition(id, replica.clone()).await?;
+        let spawning = self.spawn_group(id, Machine::Data(replica.clone()), founders)?;
+        tokio::pin!(spawning);
+        let group = loop {
+            tokio::select! {
+                biased;
+                spawned = &mut spawning => break spawned?,
+                _ = partition.wait(None) => {
+                    self.count_restart(id, "partition", "it died while its group started")?;
+                    partition = self.spawn_partition(id, replica.clone()).await?;
+                }
+            }
+        };
+        if let Some(running) = self.running.get_mut(&id) {
+            running.partition = Some(partition);
+            running.group = Some(group);
+        }
+        Ok(())
+    }
+
+    /// The members to begin a partition's group with, where nothing has become of it yet and this node is one of them.
+    fn data_founders(&self, id: PartitionId) -> Option<Vec<NodeId>> {
+        let state = self.context.system();
+        let info = state.partitions.get(&id)?;
+        let founding = info.founders.contains(&self.context.node) && info.founders == info.replicas;
+        founding.then(|| info.founders.clone())
+    }
+
+    /// Says that a child is started again.
+    ///
+    /// # Errors
+    /// When it was too often.
+    fn count_restart(
+        &mut self,
+        id: PartitionId,
+        child: &'static str,
+        why: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        tracing::error!(partition = %id, child, why, "an actor died and is started again");
+        self.context.gauges.restarted(child);
+        Ok(self.restarts.count(&format!("{id}/{child}"), tokio::time::Instant::now())?)
     }
 
     async fn spawn_partition(
@@ -250,16 +289,17 @@ impl Replicas {
         Ok(actor)
     }
 
-    async fn spawn_group(
+    fn spawn_group(
         &mut self,
         id: PartitionId,
         machine: Machine,
         founders: Option<Vec<NodeId>>,
-    ) -> Result<ActorRef<RaftMessage>, ActorProcessingErr> {
+    ) -> Result<impl Future<Output = Result<ActorRef<RaftMessage>, SpawnErr>> + use<>, ActorProcessingErr>
+    {
         let arguments =
             GroupArguments { context: self.context.clone(), id, log: self.log(id)?, machine, founders };
-        let (actor, _task) = Actor::spawn_linked(None, GroupActor, arguments, self.me.get_cell()).await?;
-        Ok(actor)
+        let me = self.me.get_cell();
+        Ok(async move { Ok(Actor::spawn_linked(None, GroupActor, arguments, me).await?.0) })
     }
 
     async fn restart_partition(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
@@ -281,22 +321,16 @@ impl Replicas {
     async fn restart_group(&mut self, id: PartitionId) -> Result<(), ActorProcessingErr> {
         let Some(running) = self.running.get_mut(&id) else { return Ok(()) };
         let machine = running.machine.clone();
-        if let (Machine::Data(replica), Some(partition)) = (&machine, running.partition.take()) {
-            replica.publish(None);
-            replica.set_group(None);
+        let partition = running.partition.take();
+        let Machine::Data(replica) = machine else { return self.start_system().await };
+        replica.publish(None);
+        replica.set_group(None);
+        if let Some(partition) = partition {
             partition.stop_and_wait(None, Some(Duration::from_secs(5))).await.ok();
-            // The new Raft begins at the checkpoint and applies the log from there.
-            replica.forget_acknowledged();
-            let partition = self.spawn_partition(id, replica.clone()).await?;
-            if let Some(running) = self.running.get_mut(&id) {
-                running.partition = Some(partition);
-            }
         }
-        let group = self.spawn_group(id, machine, None).await?;
-        if let Some(running) = self.running.get_mut(&id) {
-            running.group = Some(group);
-        }
-        Ok(())
+        // The new Raft begins at the checkpoint and applies the log from there.
+        replica.forget_acknowledged();
+        self.start_replica(id, replica).await
     }
 
     /// Stops a replica that its group has let go, and forgets its data.

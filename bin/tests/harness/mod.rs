@@ -508,7 +508,11 @@ impl Cluster {
         arguments.extend(["--seeds".to_owned(), self.nodes[0].ports.peer.clone()]);
         let ports = Ports::free(1).remove(0);
         let mut node = Node::start(&self.folder.path().join(at.to_string()), ports, &arguments);
-        node.wait_ready();
+        wait_ready(std::slice::from_mut(&mut node)).unwrap_or_else(|why| {
+            // What it waits for is the others' to do.
+            let others: Vec<String> = self.nodes.iter().map(Node::log_tail).collect();
+            panic!("{why}\n{}", others.join("\n"))
+        });
         self.nodes.push(node);
     }
 

@@ -43,6 +43,30 @@ fn a_cluster_of_one_grows_to_three_and_outlives_the_first() {
     }
 }
 
+/// Five vote in the system group; the others only hear what it decides, and must hear all of it.
+#[test]
+fn a_sixth_node_and_a_seventh_are_told_what_five_decide() {
+    let mut cluster = Cluster::start(5, &["--partitions", "4"]);
+    fill(&cluster.client());
+    cluster.join();
+    cluster.join();
+    eventually("a share of the replicas for every node, everywhere", || {
+        for node in &cluster.nodes {
+            let view = node.view();
+            let used: std::collections::BTreeSet<_> =
+                view.partitions.iter().flat_map(|partition| partition.replicas.iter().copied()).collect();
+            if view.nodes.len() != 7 || used.len() != 7 {
+                return Err(format!("{view:?}"));
+            }
+        }
+        Ok(())
+    });
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    for node in &cluster.nodes {
+        check(&node.client());
+    }
+}
+
 #[test]
 fn a_node_that_lost_its_disk_comes_back_as_another_and_gets_its_replicas() {
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);

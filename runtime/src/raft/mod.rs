@@ -38,7 +38,7 @@ pub use network::{PeerNetwork, SNAPSHOT_RESUME_MAX};
 pub use snapshots::Snapshots;
 pub use types::{
     CommittedEntry, EntryBody, LogApplied, LogId, Membership, Proposal, Raft, RaftMetrics, StoredMembership,
-    TypeConfig, Vote, lease_valid, raft_config, voters,
+    TypeConfig, Vote, lease_valid, members, raft_config, unfinished, voters,
 };
 
 /// The parts of openraft's vocabulary that actors speak.

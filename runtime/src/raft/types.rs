@@ -5,10 +5,12 @@ use crate::planted::{Planted, is_planted};
 use bytes::Bytes;
 use openraft::{Instant as _, ServerState};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use trandb_cluster::command::Applied;
+use trandb_cluster::placement::Members;
 use trandb_cluster::system::SystemApplied;
 use trandb_cluster::{NodeId, PartitionId};
 
@@ -129,6 +131,20 @@ pub fn raft_config(
 /// The voters of a membership, in order.
 pub fn voters(membership: &StoredMembership) -> Vec<NodeId> {
     membership.voter_ids().map(NodeId).collect()
+}
+
+/// The members of a membership.
+pub fn members(membership: &StoredMembership) -> Members {
+    let voters: BTreeSet<NodeId> = membership.voter_ids().map(NodeId).collect();
+    let learners =
+        membership.nodes().map(|(&node, ())| NodeId(node)).filter(|node| !voters.contains(node)).collect();
+    Members { voters, learners }
+}
+
+/// The voters that a change of members, which its leader did not live to finish, was to end with.
+pub fn unfinished(membership: &StoredMembership) -> Option<BTreeSet<u64>> {
+    let configs = membership.get_joint_config();
+    (configs.len() > 1).then(|| configs.last().cloned().unwrap_or_default())
 }
 
 /// Whether a leader with these metrics may answer from its own state now without asking anyone.

@@ -6,6 +6,7 @@ mod forsaken;
 mod load;
 mod orphans;
 mod partition;
+mod reborn;
 mod storm;
 
 use crate::cluster::Cluster;
@@ -38,6 +39,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ahead::SCENARIO,
     forsaken::SCENARIO,
     orphans::SCENARIO,
+    reborn::SCENARIO,
 ];
 
 /// The scenario of that name.

@@ -1,0 +1,120 @@
+//! Which members groups should have next.
+//!
+//! The system group comes first: a node starts a replica when the system group tells it of one, so a partition that asks a node
+//! to catch up which the system group does not know yet waits for ever, and holds a turn that others need.
+
+use crate::ids::NodeId;
+use std::collections::BTreeSet;
+
+/// Voters of the system group; further nodes follow it as learners.
+pub const SYSTEM_VOTERS_MAX: usize = 5;
+
+/// The members of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Members {
+    /// Those that elect and commit.
+    pub voters: BTreeSet<NodeId>,
+    /// Those that follow.
+    pub learners: BTreeSet<NodeId>,
+}
+
+impl Members {
+    /// Whether the node is told what the group decides.
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+}
+
+/// What the system group's members, which `are` these, should be next, where the cluster consists of `nodes`, oldest first.
+/// None where nothing is to be done. Nodes that cannot be reached cannot catch up, and come in later; voters change all at once,
+/// since one that leaves may be needed for as long as another has not come in.
+pub fn shape_system(are: &Members, nodes: &[NodeId], up: &BTreeSet<NodeId>) -> Option<Members> {
+    if are.voters.is_empty() {
+        return None;
+    }
+    let wanted: BTreeSet<NodeId> = nodes.iter().copied().take(SYSTEM_VOTERS_MAX).collect();
+    let voters = if wanted.difference(&are.voters).all(|node| up.contains(node)) {
+        wanted
+    } else {
+        are.voters.clone()
+    };
+    let learners = nodes
+        .iter()
+        .copied()
+        .filter(|node| !voters.contains(node) && (are.contains(*node) || up.contains(node)))
+        .collect();
+    let next = Members { voters, learners };
+    (next != *are).then_some(next)
+}
+
+/// Whether a partition with these `voters` should be asked to have the `wanted` ones instead.
+pub fn should_reshape(
+    voters: &BTreeSet<NodeId>,
+    wanted: &BTreeSet<NodeId>,
+    system: &Members,
+    up: &BTreeSet<NodeId>,
+) -> bool {
+    let can_catch_up = |node: &NodeId| up.contains(node) && system.contains(*node);
+    !voters.is_empty() && voters != wanted && wanted.difference(voters).all(can_catch_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    fn members(voters: &[u64], learners: &[u64]) -> Members {
+        Members { voters: nodes(voters), learners: nodes(learners) }
+    }
+
+    fn shaped(are: &Members, of: &[u64], up: &[u64]) -> Option<Members> {
+        let of: Vec<NodeId> = of.iter().copied().map(NodeId).collect();
+        shape_system(are, &of, &nodes(up))
+    }
+
+    #[test]
+    fn the_first_nodes_vote_and_the_others_follow() {
+        assert_eq!(shaped(&members(&[], &[]), &[1], &[1]), None, "nobody knows them yet");
+        assert_eq!(shaped(&members(&[1], &[]), &[1, 2], &[1, 2]), Some(members(&[1, 2], &[])));
+        let five = members(&[1, 2, 3, 4, 5], &[]);
+        assert_eq!(shaped(&five, &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]), None);
+        let six = members(&[1, 2, 3, 4, 5], &[6]);
+        assert_eq!(shaped(&five, &[1, 2, 3, 4, 5, 6], &[1, 6]), Some(six.clone()));
+        assert_eq!(shaped(&six, &[1, 2, 3, 4, 5, 6], &[1]), None, "it stays while it is down");
+        let founded = members(&[1, 2, 3, 4, 5, 6, 7], &[]);
+        let settled = members(&[1, 2, 3, 4, 5], &[6, 7]);
+        assert_eq!(shaped(&founded, &[1, 2, 3, 4, 5, 6, 7], &[1]), Some(settled));
+    }
+
+    #[test]
+    fn who_is_down_comes_in_later_and_holds_up_no_learner() {
+        let three = members(&[1, 2, 3], &[]);
+        assert_eq!(shaped(&three, &[1, 2, 4], &[1, 2]), None, "3 may be needed until 4 has come in");
+        assert_eq!(shaped(&three, &[1, 2, 4], &[1, 2, 4]), Some(members(&[1, 2, 4], &[])));
+        let five = members(&[1, 2, 3, 4, 5], &[]);
+        assert_eq!(shaped(&five, &[1, 2, 3, 4, 6, 7, 8], &[1, 7]), Some(members(&[1, 2, 3, 4, 5], &[7])));
+    }
+
+    #[test]
+    fn a_learner_moves_up_and_one_that_left_is_let_go() {
+        let six = members(&[1, 2, 3, 4, 5], &[6]);
+        assert_eq!(shaped(&six, &[1, 2, 3, 4, 6], &[1, 6]), Some(members(&[1, 2, 3, 4, 6], &[])));
+        assert_eq!(shaped(&six, &[1, 2, 3, 4, 5], &[1]), Some(members(&[1, 2, 3, 4, 5], &[])));
+    }
+
+    #[test]
+    fn partitions_ask_for_those_only_that_know_of_them() {
+        let (one, two) = (nodes(&[1]), nodes(&[1, 2]));
+        let up = nodes(&[1, 2]);
+        assert!(!should_reshape(&one, &two, &members(&[1], &[]), &up), "2 has not heard of it");
+        assert!(should_reshape(&one, &two, &members(&[1, 2], &[]), &up));
+        assert!(should_reshape(&one, &two, &members(&[1], &[2]), &up));
+        assert!(!should_reshape(&one, &two, &members(&[1, 2], &[]), &one), "2 is down");
+        assert!(!should_reshape(&two, &two, &members(&[1, 2], &[]), &up));
+        assert!(!should_reshape(&nodes(&[]), &two, &members(&[1, 2], &[]), &up), "nobody leads it yet");
+        assert!(should_reshape(&two, &one, &members(&[1], &[]), &one), "who leaves need not be up");
+    }
+}
