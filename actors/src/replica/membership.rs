@@ -5,9 +5,11 @@ use crate::context::NodeContext;
 use crate::partition::{LocalPartition, PartitionMessage};
 use ractor::RpcReplyPort;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver, unfinished};
 
 /// How long a new member may take to catch up before a membership change is given up (and tried again).
@@ -31,14 +33,14 @@ impl Group {
             let _ = reply.send(Err("a membership change is under way".into()));
             return;
         };
-        let raft = self.raft.clone();
-        let id = self.id;
+        let leader = self.leader();
         tokio::spawn(async move {
             let _turn = turn;
-            let result = reconfigure(&raft, &voters, &learners).await;
+            let result = leader.reconfigure(&voters, &learners).await;
+            let id = leader.id;
             match &result {
                 Ok(()) => tracing::info!(partition = %id, ?voters, ?learners, "membership changed"),
-                Err(error) => tracing::warn!(partition = %id, ?voters, error, "membership not changed"),
+                Err(why) => tracing::info!(partition = %id, ?voters, why, "membership not changed yet"),
             }
             let _ = reply.send(result);
         });
@@ -51,10 +53,11 @@ impl Group {
             return;
         };
         let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else { return };
-        let (raft, id) = (self.raft.clone(), self.id);
+        let leader = self.leader();
         tokio::spawn(async move {
             let _turn = turn;
-            match replace_voters(&raft, voters, false).await {
+            let id = leader.id;
+            match leader.replace_voters(voters, false).await {
                 Ok(()) => tracing::info!(partition = %id, "an unfinished membership change was ended"),
                 // It may not be committed yet.
                 Err(error) => tracing::debug!(partition = %id, error, "a membership change stays unfinished"),
@@ -64,121 +67,168 @@ impl Group {
 
     /// Makes another node lead.
     pub(super) fn transfer(&self, to: NodeId, reply: RpcReplyPort<Result<(), String>>) {
-        let raft = self.raft.clone();
-        let context = self.context.clone();
-        let machine = self.machine.clone();
-        let id = self.id;
+        let leader = self.leader();
         tokio::spawn(async move {
-            let result = transfer(&raft, &context, id, &machine, to).await;
-            let _ = reply.send(result);
+            let _ = reply.send(leader.transfer(to).await);
         });
     }
+
+    fn leader(&self) -> Leader {
+        Leader {
+            raft: self.raft.clone(),
+            context: self.context.clone(),
+            machine: self.machine.clone(),
+            id: self.id,
+        }
+    }
 }
 
-async fn reconfigure(raft: &Raft, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
-    let known: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
-    };
-    for node in voters.iter().chain(learners).filter(|node| !known.contains(&node.0)) {
-        raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
-    }
-    let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-    let deadline = Instant::now() + CATCH_UP_MAX;
-    loop {
-        let behind = {
+/// What changes need of a group, beside its actor.
+struct Leader {
+    raft: Raft,
+    context: Arc<NodeContext>,
+    machine: Machine,
+    id: PartitionId,
+}
+
+impl Leader {
+    async fn reconfigure(&self, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
+        let raft = &self.raft;
+        let known: BTreeSet<u64> = {
+            let metrics = raft.metrics();
+            metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
+        };
+        for node in voters.iter().chain(learners).filter(|node| !known.contains(&node.0)) {
+            raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
+        }
+        let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+        self.wait_for_new_voters(&wanted).await?;
+        let now = self.voters();
+        if now != wanted {
+            let some_stay = learners.iter().any(|node| now.contains(&node.0));
+            self.replace_voters(wanted.clone(), some_stay).await?;
+        }
+        let strays: BTreeSet<u64> = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
-            let Some(replication) = &metrics.replication else {
-                return Err("not the leader any more".into());
-            };
-            let last = metrics.last_log_index.unwrap_or(0);
-            let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-            wanted.iter().copied().find(|id| {
-                let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
-                *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
-            })
+            let nodes = metrics.membership_config.nodes().map(|(id, ())| *id);
+            nodes.filter(|id| !wanted.contains(id) && !learners.contains(&NodeId(*id))).collect()
         };
-        match behind {
-            None => break,
-            Some(id) if Instant::now() > deadline => {
-                return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
-            }
-            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        if !strays.is_empty() {
+            let remove = ChangeMembers::RemoveNodes(strays);
+            raft.change_membership(remove, false).await.map_err(|error| error.to_string())?;
         }
+        Ok(())
     }
-    let now: BTreeSet<u64> = {
-        let metrics = raft.metrics();
+
+    fn voters(&self) -> BTreeSet<u64> {
+        let metrics = self.raft.metrics();
         metrics.borrow_watched().membership_config.voter_ids().collect()
-    };
-    if now != wanted {
-        let some_stay = learners.iter().any(|node| now.contains(&node.0));
-        replace_voters(raft, wanted.clone(), some_stay).await?;
     }
-    let strays: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let nodes = metrics.membership_config.nodes().map(|(id, ())| *id);
-        nodes.filter(|id| !wanted.contains(id) && !learners.contains(&NodeId(*id))).collect()
-    };
-    if !strays.is_empty() {
-        let remove = ChangeMembers::RemoveNodes(strays);
-        raft.change_membership(remove, false).await.map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
 
-/// Changes the voters; those that are none any more follow on if they `stay`.
-async fn replace_voters(raft: &Raft, voters: BTreeSet<u64>, stay: bool) -> Result<(), String> {
-    let replace = ChangeMembers::ReplaceAllVoters(voters);
-    raft.change_membership(replace, stay).await.map(drop).map_err(|error| error.to_string())
-}
-
-/// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
-async fn transfer(
-    raft: &Raft,
-    context: &NodeContext,
-    id: PartitionId,
-    machine: &Machine,
-    to: NodeId,
-) -> Result<(), String> {
-    let me = context.node.0;
-    if !raft.is_leader() {
-        return Err("not the leader".into());
-    }
-    if let Machine::Data(_) = machine
-        && crate::partition::is_wrong(context, id, to, TRANSFER_MAX).await
-    {
-        return Err(format!("the replica on {to} is wrong and is being rebuilt"));
-    }
-    if let Some(behind) = behind(raft, to).filter(|&behind| behind > CATCH_UP_ENTRIES) {
-        // The partition would stand still until it has them.
-        return Err(format!("{to} is {behind} entries behind"));
-    }
-    pause(context, machine).await?;
-    let result = async {
-        raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
-        let metrics = raft.metrics();
-        let deadline = Instant::now() + TRANSFER_MAX;
+    /// Until they are hardly behind.
+    async fn wait_for_new_voters(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
+        let deadline = Instant::now() + CATCH_UP_MAX;
         loop {
-            let (led_by, term) = {
+            let behind = {
+                let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
-                (metrics.current_leader, metrics.current_term)
+                let Some(replication) = &metrics.replication else {
+                    return Err("not the leader any more".into());
+                };
+                let last = metrics.last_log_index.unwrap_or(0);
+                let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+                wanted.iter().copied().find(|id| {
+                    let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
+                    *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
+                })
             };
-            // A replica whose log waits for room does not get to know it by itself; its successor tells.
-            let is_told = context.routes.borrow().leads.get(&id).is_some_and(|lead| lead.term > term);
-            if is_told || led_by.is_some_and(|leader| leader != me) {
-                return Ok(());
+            match behind {
+                None => return Ok(()),
+                Some(id) if Instant::now() > deadline => {
+                    return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
-            if Instant::now() >= deadline {
-                return Err(format!("{to} did not take over within {TRANSFER_MAX:?}"));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    .await;
-    resume(context, machine);
-    result
+
+    /// Changes the voters; those that are none any more follow on if they `stay`. One that will not vote does not lead any more
+    /// when that begins: whoever leads without a vote has no lease.
+    async fn replace_voters(&self, voters: BTreeSet<u64>, stay: bool) -> Result<(), String> {
+        // The fault was possible because this is not what was done.
+        let demotes = is_planted(Planted::LearnerLease);
+        let me = self.context.node.0;
+        let mut next = voters.clone();
+        if !voters.contains(&me) && !demotes {
+            let heirs = &self.voters() & &voters;
+            if !heirs.is_empty() {
+                return Err(self.hand_over(heirs).await);
+            }
+            // First somebody has to be able to take over.
+            next.insert(me);
+        }
+        let replace = ChangeMembers::ReplaceAllVoters(next.clone());
+        let changed = self.raft.change_membership(replace, stay && !demotes).await;
+        changed.map_err(|error| error.to_string())?;
+        if next == voters { Ok(()) } else { Err("its leader votes along until it has handed over".into()) }
+    }
+
+    /// Has one of these voters lead; says who it is, or why it is none.
+    async fn hand_over(&self, to: BTreeSet<u64>) -> String {
+        let mut heirs: Vec<NodeId> = to.into_iter().map(NodeId).collect();
+        heirs.sort_by_key(|&heir| behind(&self.raft, heir).unwrap_or(u64::MAX));
+        let mut why = String::new();
+        for heir in heirs {
+            match self.transfer(heir).await {
+                Ok(()) => return format!("{heir} leads now, and is to be asked"),
+                Err(refusal) => why = refusal,
+            }
+        }
+        why
+    }
+
+    /// Hands leadership over with nothing in flight, so that no operation is caught between two leaders.
+    async fn transfer(&self, to: NodeId) -> Result<(), String> {
+        let Self { raft, context, machine, id } = self;
+        let me = context.node.0;
+        if !raft.is_leader() {
+            return Err("not the leader".into());
+        }
+        if let Machine::Data(_) = machine
+            && crate::partition::is_wrong(context, *id, to, TRANSFER_MAX).await
+        {
+            return Err(format!("the replica on {to} is wrong and is being rebuilt"));
+        }
+        if let Some(behind) = behind(raft, to).filter(|&behind| behind > CATCH_UP_ENTRIES) {
+            // The partition would stand still until it has them.
+            return Err(format!("{to} is {behind} entries behind"));
+        }
+        pause(context, machine).await?;
+        let result = async {
+            raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
+            let metrics = raft.metrics();
+            let deadline = Instant::now() + TRANSFER_MAX;
+            loop {
+                let (led_by, term) = {
+                    let metrics = metrics.borrow_watched();
+                    (metrics.current_leader, metrics.current_term)
+                };
+                // A replica whose log waits for room does not get to know it by itself; its successor tells.
+                let is_told = context.routes.borrow().leads.get(id).is_some_and(|lead| lead.term > term);
+                if is_told || led_by.is_some_and(|leader| leader != me) {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    return Err(format!("{to} did not take over within {TRANSFER_MAX:?}"));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        .await;
+        resume(context, machine);
+        result
+    }
 }
 
 /// Entries of this leader's log that a follower is not known to have. None if nothing is known of it.

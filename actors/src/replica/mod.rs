@@ -8,6 +8,8 @@
 mod beats;
 mod group;
 mod membership;
+#[cfg(test)]
+mod membership_tests;
 mod receiving;
 mod system;
 

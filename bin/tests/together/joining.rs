@@ -43,6 +43,23 @@ fn a_cluster_of_one_grows_to_three_and_outlives_the_first() {
     }
 }
 
+#[test]
+fn partitions_of_one_replica_move_to_a_node_that_joins() {
+    let mut cluster = Cluster::start(1, &["--partitions", "4", "--replication", "1"]);
+    fill(&cluster.nodes[0].client());
+    cluster.join();
+    eventually("partitions on both nodes, each on one", || {
+        let view = cluster.nodes[1].view();
+        let alone =
+            view.partitions.iter().all(|partition| partition.id.0 == 0 || partition.replicas.len() == 1);
+        let both = view.nodes.len() == 2 && view.nodes.iter().all(|node| node.leads > 0);
+        if alone && both { Ok(()) } else { Err(format!("{view:?}")) }
+    });
+    for node in &cluster.nodes {
+        check(&node.client());
+    }
+}
+
 /// Five vote in the system group; the others only hear what it decides, and must hear all of it.
 #[test]
 fn a_sixth_node_and_a_seventh_are_told_what_five_decide() {

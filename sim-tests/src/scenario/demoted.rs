@@ -4,6 +4,9 @@
 //! acknowledged heartbeats as a lease, and issued timestamps beside its successor: a write got a lower version than one
 //! acknowledged before it, and scans missed what had been written (to be had back by planting `learner-lease`). And one
 //! whose Raft refused proposals asked itself for another window of timestamps at once, without end, and did nothing else.
+//!
+//! Leaders hand over by now before they lose their vote, which the planted fault leaves out: one that goes on as a learner leads
+//! without a lease, and nobody stands for election.
 
 use super::{Scenario, Script, storm};
 use crate::plan::{NODES_MAX as NODES, Plan};
