@@ -24,7 +24,7 @@ use trandb_runtime::clock::Clock;
 use trandb_runtime::config::Config;
 use trandb_runtime::engine;
 use trandb_runtime::peer::PeerHub;
-use trandb_runtime::raft::{Heartbeats, LogSink, Raft, RaftMessage, Snapshots};
+use trandb_runtime::raft::{GivenAway, Heartbeats, LogSink, Raft, RaftMessage, Snapshots};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{WalError, WalReader};
 
@@ -78,6 +78,8 @@ pub struct NodeContext {
     /// The partitions that have a replica here.
     pub(crate) local: ArcSwap<BTreeMap<PartitionId, Arc<ReplicaState>>>,
     pub(crate) system_raft: ArcSwap<Option<Raft>>,
+    /// Whether the system group was handed over in the term that it is led in here.
+    pub(crate) system_given_away: GivenAway,
     pub(crate) system_group: ArcSwap<Option<ActorRef<RaftMessage>>>,
     pub(crate) oracle: ArcSwap<Option<ActorRef<OracleMessage>>>,
     pub(crate) router: ArcSwap<Option<ActorRef<RouterMessage>>>,

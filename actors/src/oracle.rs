@@ -232,7 +232,8 @@ impl OracleState {
             let metrics = metrics.borrow_watched();
             let applied_own_term =
                 metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term);
-            (applied_own_term && lease_valid(&metrics, lease)).then_some(metrics.current_term)
+            let leased = lease_valid(&metrics, lease, &self.context.system_given_away);
+            (applied_own_term && leased).then_some(metrics.current_term)
         };
         match term {
             Some(term) => {

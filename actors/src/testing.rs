@@ -1,6 +1,6 @@
 //! A node alone on a simulated disk, for tests that need a whole one.
 
-use crate::node::{Doors, NodeOptions, RunningNode, StorageDoor};
+use crate::node::{DiskWork, Doors, NodeOptions, RunningNode, StorageDoor};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOpti
             disk: Arc::new(disk.clone()),
             engine: Arc::new(MemoryEngine::new()),
             identity: Arc::new(Mutex::new(identity)),
-            inline: true,
+            work: DiskWork::Callers,
         },
         ..NodeOptions::real(config, doors)
     }

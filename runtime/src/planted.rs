@@ -50,6 +50,8 @@ pub enum Planted {
     /// A leader forgets an entry that is in flight with the caller that it tells that it is cut off, or with the actor that
     /// proposed it.
     ForgetInFlight,
+    /// A leader counts its lease in the term in which it handed over.
+    LeaseWhenGivenAway,
 }
 
 /// All of them, by name.
@@ -73,6 +75,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("segment-without-name", Planted::SegmentWithoutName),
     ("engine-without-sync", Planted::EngineWithoutSync),
     ("forget-in-flight", Planted::ForgetInFlight),
+    ("lease-when-given-away", Planted::LeaseWhenGivenAway),
 ];
 
 #[cfg(debug_assertions)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use trandb_actors::node::{self, Doors, NodeOptions, StorageDoor};
+use trandb_actors::node::{self, DiskWork, Doors, NodeOptions, StorageDoor};
 use trandb_cluster::InstanceId;
 use trandb_cluster::memory::Usage;
 use trandb_runtime::config::Config;
@@ -52,6 +52,7 @@ pub struct Host {
     seeds: Vec<String>,
     partitions: u32,
     replication: u32,
+    work: DiskWork,
     settings: Settings,
     clock: SimClock,
     seed: u64,
@@ -80,6 +81,10 @@ impl Host {
             seeds: names.iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
             partitions: plan.partitions,
             replication: plan.replication,
+            work: match plan.sync_max {
+                Duration::ZERO => DiskWork::Callers,
+                most => DiskWork::Slow(most / 10, most),
+            },
             settings: plan.settings.clone(),
             clock: SimClock::ahead(plan.clocks_ms[index]),
             seed,
@@ -189,7 +194,7 @@ impl Host {
                 disk: Arc::new(self.disk.clone()),
                 engine: Arc::new(self.engine.clone()),
                 identity: self.identity.clone(),
-                inline: true,
+                work: self.work,
             },
             conversion: Arc::new(|_| ()),
             park_port: self.park_port,

@@ -32,6 +32,9 @@ pub struct Plan {
     pub latency_min: Duration,
     /// Longest time that a message takes.
     pub latency_max: Duration,
+    /// Longest time that a disk takes to sync what was written to the log, a tenth of it the shortest. With none, nothing happens
+    /// between the two.
+    pub sync_max: Duration,
     /// How far each node's clock is ahead, or behind.
     pub clocks_ms: Vec<i64>,
     /// What clients do, by place in [`WORKLOADS`].
@@ -71,6 +74,7 @@ impl Plan {
             settings: Settings::default(),
             latency_min: Duration::from_millis(1),
             latency_max,
+            sync_max: Duration::ZERO,
             clocks_ms: vec![0; nodes],
             workloads: vec![0],
             clients: nodes,
@@ -112,6 +116,8 @@ impl Plan {
             patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
+            // None, a good disk and a bad one. Last: what is drawn before is as it was.
+            sync_max: Duration::from_millis(pick(&mut random, &[0, 4, 4, 20])),
         }
     }
 
@@ -175,8 +181,14 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "plan       {} nodes, {} partitions, {} replicas, latency {:?} to {:?}, clocks ahead {:?} ms",
-            self.nodes, self.partitions, self.replication, self.latency_min, self.latency_max, self.clocks_ms
+            "plan       {} nodes, {} partitions, {} replicas, latency {:?} to {:?}, syncs up to {:?}, clocks ahead {:?} ms",
+            self.nodes,
+            self.partitions,
+            self.replication,
+            self.latency_min,
+            self.latency_max,
+            self.sync_max,
+            self.clocks_ms
         )?;
         writeln!(f, "settings   {}", self.settings)?;
         let workloads: Vec<&str> = self.kinds().map(|kind| kind.name).collect();

@@ -41,7 +41,7 @@ fn a_few_storms_hold() {
 /// The scenarios of bugs that the simulation found.
 #[test]
 fn named_scenarios_hold() {
-    for scenario in ["demoted", "ahead", "forsaken", "orphans", "reborn"] {
+    for scenario in ["demoted", "ahead", "forsaken", "orphans", "reborn", "heir"] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
     }

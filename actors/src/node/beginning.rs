@@ -29,7 +29,7 @@ use trandb_runtime::config::Config;
 use trandb_runtime::memory::Meter;
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::PeerHub;
-use trandb_runtime::raft::{Heartbeats, Snapshots};
+use trandb_runtime::raft::{GivenAway, Heartbeats, Snapshots};
 use trandb_runtime::random::Random;
 
 /// A node that has taken its resources.
@@ -98,6 +98,7 @@ impl Beginning {
             routes: watch::Sender::new(Arc::new(Routes::default())),
             local: ArcSwap::default(),
             system_raft: ArcSwap::default(),
+            system_given_away: GivenAway::default(),
             system_group: ArcSwap::default(),
             oracle: ArcSwap::default(),
             router: ArcSwap::default(),

@@ -29,7 +29,7 @@ mod waiting;
 use handover::hand_over;
 
 pub use error::{Fatal, StartError};
-pub use options::{Doors, NodeOptions, StorageDoor};
+pub use options::{DiskWork, Doors, NodeOptions, StorageDoor};
 pub use waiting::start_when_there_is_room;
 
 use crate::context::NodeContext;

@@ -1,6 +1,7 @@
 //! What a node is started with: its settings, and the doors to the outside world.
 
 use std::sync::Arc;
+use std::time::Duration;
 use trandb_runtime::clock::{Clock, SystemClock};
 use trandb_runtime::config::Config;
 use trandb_runtime::disk::Disk;
@@ -46,9 +47,20 @@ pub enum StorageDoor {
         engine: Arc<dyn Engine>,
         /// Kept across restarts of the simulated node, as the identity file is.
         identity: Arc<std::sync::Mutex<trandb_runtime::datadir::Identity>>,
-        /// Whether disk and engine are worked by whoever calls: the simulation has no threads.
-        inline: bool,
+        /// Who works disk and engine.
+        work: DiskWork,
     },
+}
+
+/// Who waits for a disk.
+#[derive(Debug, Clone, Copy)]
+pub enum DiskWork {
+    /// Threads of their own, as in real nodes.
+    Threads,
+    /// Whoever calls, for whom it takes no time: the simulation has no threads.
+    Callers,
+    /// The same, but that what the log writes takes so long, from the least to the most.
+    Slow(Duration, Duration),
 }
 
 /// What the doors show of the process.

@@ -1,6 +1,6 @@
 //! A node alone on a disk that fills up, or that fails to sync.
 
-use super::{NodeOptions, RunningNode, StartError, StorageDoor, start};
+use super::{DiskWork, NodeOptions, RunningNode, StartError, StorageDoor, start};
 use crate::database::RequestContext;
 use crate::testing::{self, write};
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use trandb_runtime::engine::{Engine, EngineError, MemoryEngine};
 /// On threads, as in production: they wait for room.
 fn options(disk: &SimDisk) -> NodeOptions {
     let mut options = testing::options(disk, |_| ());
-    if let StorageDoor::Given { inline, .. } = &mut options.storage {
-        *inline = false;
+    if let StorageDoor::Given { work, .. } = &mut options.storage {
+        *work = DiskWork::Threads;
     }
     options
 }
@@ -88,7 +88,7 @@ async fn a_failed_sync_ends_the_node_which_is_to_be_rebuilt_from_its_disk() {
         disk: door.clone(),
         engine: engine.clone(),
         identity: identity.clone(),
-        inline: false,
+        work: DiskWork::Threads,
     };
     let again = NodeOptions { storage: storage(), ..testing::options(&disk, |_| ()) };
     let node = start(NodeOptions { storage: storage(), ..testing::options(&disk, |_| ()) })
@@ -164,7 +164,7 @@ async fn an_engine_without_room_while_partitions_load_is_to_be_opened_anew() {
             disk: door.clone(),
             engine: engine.clone(),
             identity: identity.clone(),
-            inline: false,
+            work: DiskWork::Threads,
         };
         start(NodeOptions { storage, ..testing::options(&disk, |_| ()) })
     };

@@ -1,12 +1,13 @@
 //! A node's storage, opened: its directory locked, its log recovered, its engine ready.
 
 use super::StartError;
-use super::options::StorageDoor;
+use super::options::{DiskWork, StorageDoor};
 use crate::partition::checkpoint_index;
 use crate::replica::system_checkpoint_index;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use trandb_cluster::{ClusterId, NodeId, PartitionId};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::{DataDir, Identity};
@@ -48,7 +49,15 @@ impl Storage {
                 let disk = Arc::new(SimDisk::volatile());
                 let identity = Arc::new(Mutex::new(fresh(random)));
                 let engine = Arc::new(MemoryEngine::new());
-                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, true, random)
+                Self::on(
+                    config,
+                    Keeper::Memory(identity),
+                    disk,
+                    Path::new("wal"),
+                    engine,
+                    DiskWork::Threads,
+                    random,
+                )
             }
             StorageDoor::Configured => {
                 let directory = DataDir::open(&config.node.data_dir, || random.next_u64())?;
@@ -57,10 +66,18 @@ impl Storage {
                     engine::open_aside(directory, config.storage.engine.named(), cache_bytes, conversion)
                         .await?;
                 let wal = directory.wal_dir();
-                Self::on(config, Keeper::Directory(directory), Arc::new(RealDisk), &wal, engine, true, random)
+                Self::on(
+                    config,
+                    Keeper::Directory(directory),
+                    Arc::new(RealDisk),
+                    &wal,
+                    engine,
+                    DiskWork::Threads,
+                    random,
+                )
             }
-            StorageDoor::Given { disk, engine, identity, inline } => {
-                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, !inline, random)
+            StorageDoor::Given { disk, engine, identity, work } => {
+                Self::on(config, Keeper::Memory(identity), disk, Path::new("wal"), engine, work, random)
             }
         }
     }
@@ -71,7 +88,7 @@ impl Storage {
         disk: Arc<dyn Disk>,
         wal: &Path,
         engine: Arc<dyn Engine>,
-        threaded: bool,
+        work: DiskWork,
         random: &Random,
     ) -> Result<Self, StartError> {
         let identity = match &keeper {
@@ -88,13 +105,18 @@ impl Storage {
         }
         refuse_lost_checkpoints(&*engine, &recovered.groups)?;
         let reader = log.reader();
-        let (writer, engine) = if threaded {
-            (
+        let (writer, engine) = match work {
+            DiskWork::Threads => (
                 Writer::threaded(log, WriterOptions::default()).map_err(StartError::Thread)?,
                 Worker::threaded(engine),
-            )
-        } else {
-            (Writer::inline(log), Worker::inline(engine))
+            ),
+            DiskWork::Callers => (Writer::inline(log), Worker::inline(engine)),
+            DiskWork::Slow(least, most) => {
+                let random = random.clone();
+                let micros = (least.as_micros() as u64, most.as_micros() as u64);
+                let takes = move || Duration::from_micros(random.between(micros.0, micros.1));
+                (Writer::slow(log, takes), Worker::inline(engine))
+            }
         };
         Ok(Self { keeper, identity, engine, reader, writer: Some(writer), recovered: recovered.groups })
     }

@@ -32,7 +32,7 @@ async fn open(disk: &SimDisk, engine: &MemoryEngine) -> Result<Storage, StartErr
         disk: Arc::new(disk.clone()),
         engine: Arc::new(engine.clone()),
         identity,
-        inline: true,
+        work: DiskWork::Callers,
     };
     Storage::open(&Config::default(), door, Arc::new(|_| ()), &Random::seeded(1), None).await
 }

@@ -23,7 +23,8 @@ use trandb_cluster::{NodeId, PartitionId, wire};
 use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
-    Applier, ChunkSource, CommittedEntry, GroupLog, LogApplied, LogId, Raft, RaftMessage, StoredMembership,
+    Applier, ChunkSource, CommittedEntry, GivenAway, GroupLog, LogApplied, LogId, Raft, RaftMessage,
+    StoredMembership,
 };
 
 /// How long Raft waits for a partition's actor that is being rebuilt before it gives the group up. Loading a
@@ -42,6 +43,8 @@ pub(super) struct StoredMeta {
 pub struct ReplicaState {
     /// The group's log.
     pub log: GroupLog,
+    /// Whether the group was handed over in the term that it is led in here.
+    pub(crate) given_away: GivenAway,
     actor: watch::Sender<Option<ActorRef<PartitionMessage>>>,
     group: Mutex<Option<(ActorRef<RaftMessage>, Raft)>>,
     acknowledged: AtomicU64,
@@ -66,6 +69,7 @@ impl ReplicaState {
     pub fn new(log: GroupLog) -> Self {
         Self {
             log,
+            given_away: GivenAway::default(),
             actor: watch::Sender::new(None),
             group: Mutex::new(None),
             acknowledged: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use super::writes::Refusal;
 use std::time::Duration;
 use trandb_cluster::{Error, NodeId};
 use trandb_runtime::planted::{Planted, is_planted};
-use trandb_runtime::raft::{Raft, ServerState, WatchReceiver, lease_valid};
+use trandb_runtime::raft::{Raft, ServerState, WatchReceiver, heard_within, lease_valid};
 
 /// Leases without a word from a quorum after which a leader refuses writes: one is what the others wait before
 /// they elect anew, and another allows for a slow disk or network that still answers.
@@ -51,7 +51,7 @@ impl Partition {
     pub(super) fn lease_valid(&self) -> bool {
         self.raft.as_ref().is_some_and(|raft| {
             let metrics = raft.metrics();
-            lease_valid(&metrics.borrow_watched(), self.lease)
+            lease_valid(&metrics.borrow_watched(), self.lease, &self.replica.given_away)
         })
     }
 
@@ -87,5 +87,5 @@ impl Partition {
 pub(crate) fn is_cut_off(raft: &Raft, lease: Duration) -> bool {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
-    metrics.state == ServerState::Leader && !lease_valid(&metrics, lease * CUT_OFF_LEASES)
+    metrics.state == ServerState::Leader && !heard_within(&metrics, lease * CUT_OFF_LEASES)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
 use trandb_runtime::planted::{Planted, is_planted};
-use trandb_runtime::raft::{ChangeMembers, Raft, WatchReceiver, unfinished};
+use trandb_runtime::raft::{ChangeMembers, GivenAway, Raft, WatchReceiver, unfinished};
 
 /// How long a new member may take to catch up before a membership change is given up (and tried again).
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -121,6 +121,13 @@ impl Leader {
         Ok(())
     }
 
+    fn given_away(&self) -> &GivenAway {
+        match &self.machine {
+            Machine::Data(replica) => &replica.given_away,
+            Machine::System(_) => &self.context.system_given_away,
+        }
+    }
+
     fn voters(&self) -> BTreeSet<u64> {
         let metrics = self.raft.metrics();
         metrics.borrow_watched().membership_config.voter_ids().collect()
@@ -205,6 +212,7 @@ impl Leader {
             return Err(format!("{to} is {behind} entries behind"));
         }
         pause(context, machine).await?;
+        self.given_away().note(raft.metrics().borrow_watched().current_term);
         let result = async {
             raft.trigger().transfer_leader(to.0).await.map_err(|error| error.to_string())?;
             let metrics = raft.metrics();

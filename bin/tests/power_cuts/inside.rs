@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
-use trandb_actors::node::{NodeOptions, StorageDoor, start};
+use trandb_actors::node::{DiskWork, NodeOptions, StorageDoor, start};
 use trandb_cluster::InstanceId;
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::Identity;
@@ -30,7 +30,7 @@ const ROOT: &str = "";
 fn storage(disk: Arc<dyn Disk>, engine: Arc<dyn Engine>) -> StorageDoor {
     // The identity is kept by the directory, which is recorded outside.
     let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
-    StorageDoor::Given { disk, engine, identity: Arc::new(Mutex::new(identity)), inline: false }
+    StorageDoor::Given { disk, engine, identity: Arc::new(Mutex::new(identity)), work: DiskWork::Threads }
 }
 
 fn config() -> Config {

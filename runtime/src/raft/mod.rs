@@ -21,6 +21,7 @@
 mod beats;
 mod codec;
 mod commits;
+mod lease;
 mod log;
 mod machine;
 mod message;
@@ -31,6 +32,7 @@ pub mod witness;
 
 pub use beats::{BEATS_ACTOR, Beat, BeatsAnswer, BeatsCall, BeatsMessage, Heartbeats};
 pub use codec::{decode_entry, encode_entry};
+pub use lease::{GivenAway, heard_within, lease_valid};
 pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
 pub use message::{AppendCall, LocalRaft, RaftMessage, SnapshotPart, TransferCall, VoteCall};
@@ -38,7 +40,7 @@ pub use network::{PeerNetwork, SNAPSHOT_RESUME_MAX};
 pub use snapshots::Snapshots;
 pub use types::{
     CommittedEntry, EntryBody, LogApplied, LogId, Membership, Proposal, Raft, RaftMetrics, StoredMembership,
-    TypeConfig, Vote, lease_valid, members, raft_config, unfinished, voters,
+    TypeConfig, Vote, members, raft_config, unfinished, voters,
 };
 
 /// The parts of openraft's vocabulary that actors speak.

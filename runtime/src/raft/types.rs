@@ -1,14 +1,10 @@
 //! The names that the rest of the project uses for Raft's types.
 
-use super::LEASE_MARGIN_PERCENT;
-use crate::planted::{Planted, is_planted};
 use bytes::Bytes;
-use openraft::{Instant as _, ServerState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 use trandb_cluster::command::Applied;
 use trandb_cluster::placement::Members;
 use trandb_cluster::system::SystemApplied;
@@ -145,28 +141,4 @@ pub fn members(membership: &StoredMembership) -> Members {
 pub fn unfinished(membership: &StoredMembership) -> Option<BTreeSet<u64>> {
     let configs = membership.get_joint_config();
     (configs.len() > 1).then(|| configs.last().cloned().unwrap_or_default())
-}
-
-/// Whether a leader with these metrics may answer from its own state now without asking anyone.
-///
-/// A quorum acknowledged a message that was sent less than a lease ago, and none of them votes for another
-/// within that time; [`LEASE_MARGIN_PERCENT`] of it is given away for clocks that drift apart.
-pub fn lease_valid(metrics: &RaftMetrics, lease: Duration) -> bool {
-    if metrics.state != ServerState::Leader {
-        return false;
-    }
-    let (mut voters, mut votes) = (0, false);
-    for id in metrics.membership_config.voter_ids() {
-        voters += 1;
-        votes |= id == metrics.id;
-    }
-    // A leader that votes no more is on its way out, and its followers need not wait for its lease.
-    if !votes && !is_planted(Planted::LearnerLease) {
-        return false;
-    }
-    if voters == 1 {
-        return true;
-    }
-    let usable = lease * (100 - LEASE_MARGIN_PERCENT) / 100;
-    metrics.last_quorum_acked.is_some_and(|acked| acked.into_inner().elapsed() < usable)
 }

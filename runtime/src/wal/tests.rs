@@ -1,8 +1,9 @@
 use super::*;
-use crate::disk::{Disk, RealDisk, SimDisk};
+use crate::disk::{Disk, Full, RealDisk, SimDisk};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use trandb_cluster::PartitionId;
 
 const DIR: &str = "/wal";
@@ -357,4 +358,53 @@ async fn an_inline_writer_has_written_when_it_returns() {
     );
     writer.close();
     assert!(matches!(writer.write(vec![entry(1, 3)]).await, Err(WalError::Closed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_writer_gathers_while_it_writes_and_loses_what_it_has_not_written() {
+    const TAKES: Duration = Duration::from_millis(10);
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk).unwrap();
+    let writer = Writer::slow(wal, || TAKES);
+    let began = tokio::time::Instant::now();
+    let write = async |index| {
+        assert_eq!(writer.write(vec![entry(1, index)]).await.unwrap().len(), 1);
+        began.elapsed()
+    };
+    let later = async {
+        // While the first is on its way.
+        tokio::time::sleep(TAKES / 2).await;
+        tokio::join!(write(2), write(3))
+    };
+    let (first, (second, third)) = tokio::join!(write(1), later);
+    assert!(first >= TAKES && first < TAKES * 3 / 2, "{first:?}");
+    assert!(second == third && second >= TAKES * 2 && second < TAKES * 3, "{second:?} and {third:?}");
+
+    let lost = writer.write(vec![entry(1, 4)]);
+    let close = async {
+        tokio::time::sleep(TAKES / 2).await;
+        writer.close();
+    };
+    assert!(matches!(tokio::join!(lost, close).0, Err(WalError::Closed)));
+    assert!(matches!(writer.write(vec![entry(1, 4)]).await, Err(WalError::Closed)));
+    drop(writer);
+    assert!(indices(&open(&disk).unwrap().1, 1).into_iter().eq(1..=3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_writer_waits_for_room() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk).unwrap();
+    let writer = Writer::slow(wal, || Duration::from_millis(1));
+    disk.fill(Some(Full::ToChange));
+    let room = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(writer.full().borrow().is_some());
+        assert!(writer.stats().await.is_ok(), "it answers meanwhile");
+        disk.fill(None);
+    };
+    let (written, ()) = tokio::join!(writer.write(vec![entry(1, 1)]), room);
+    assert_eq!(written.unwrap().len(), 1);
+    assert!(writer.full().borrow().is_none());
+    writer.close();
 }

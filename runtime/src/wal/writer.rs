@@ -1,4 +1,7 @@
 //! Runs the log: gathers what is submitted while a sync is under way into the next batch.
+//!
+//! On a thread of its own in real nodes. In a simulation, which has no threads, inside whoever submits, so that nothing happens
+//! between a write and its sync; or in a task, where a batch takes as long as its plan says.
 
 use super::error::WalError;
 use super::format::{Location, Record};
@@ -10,8 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Called once with the outcome of a submission, on the writer's thread or inline: everyone behind it waits, so it
 /// only passes the word on. It must not close the writer.
@@ -64,8 +69,17 @@ struct Shared {
 }
 
 enum Mode {
-    Threaded { queue: Mutex<Option<mpsc::Sender<Request>>>, thread: Mutex<Option<Thread>> },
+    Queued { queue: Mutex<Option<Queue>>, runs: Mutex<Option<Runs>> },
     Inline(Mutex<Option<Wal>>),
+}
+
+/// Gives the request back when nobody takes any more.
+type Queue = Box<dyn Fn(Request) -> Result<(), Request> + Send>;
+
+/// What takes from the queue.
+enum Runs {
+    Thread(Thread),
+    Task(JoinHandle<()>),
 }
 
 #[allow(clippy::disallowed_types, reason = "the log's own thread: syncing must not hold up a runtime's")]
@@ -83,8 +97,32 @@ impl Writer {
     /// When the system gives no thread.
     #[allow(clippy::disallowed_methods, reason = "the log's own thread")]
     pub fn threaded(wal: Wal, options: WriterOptions) -> std::io::Result<Self> {
-        let reader = wal.reader();
         let (queue, requests) = mpsc::channel();
+        let queue: Queue = Box::new(move |request| queue.send(request).map_err(|refused| refused.0));
+        Self::queued(wal, options, queue, |batches| {
+            let thread = std::thread::Builder::new().name("wal".into());
+            Ok(Runs::Thread(thread.spawn(move || run(batches, &requests))?))
+        })
+    }
+
+    /// Runs the log in a task, where each batch takes as long as `takes` says before it is written: for the simulation. What is
+    /// not written when it is closed never is, as if the power had been cut.
+    pub fn slow(wal: Wal, takes: impl FnMut() -> Duration + Send + 'static) -> Self {
+        let (queue, requests) = unbounded_channel();
+        let queue: Queue = Box::new(move |request| queue.send(request).map_err(|refused| refused.0));
+        Self::queued(wal, WriterOptions::default(), queue, |batches| {
+            Ok(Runs::Task(tokio::spawn(run_slowly(batches, requests, takes))))
+        })
+        .expect("a task is always given")
+    }
+
+    fn queued(
+        wal: Wal,
+        options: WriterOptions,
+        queue: Queue,
+        begin: impl FnOnce(Batches) -> std::io::Result<Runs>,
+    ) -> std::io::Result<Self> {
+        let reader = wal.reader();
         let queued_bytes = Arc::new(AtomicU64::new(0));
         let pressure = Arc::new(watch::Sender::new(false));
         let failed = Arc::new(watch::Sender::new(None));
@@ -96,9 +134,8 @@ impl Writer {
             failed: failed.clone(),
             full: full.clone(),
         };
-        let thread =
-            std::thread::Builder::new().name("wal".into()).spawn(move || run(wal, &requests, &gauge))?;
-        let mode = Mode::Threaded { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) };
+        let runs = begin(Batches::new(wal, gauge))?;
+        let mode = Mode::Queued { queue: Mutex::new(Some(queue)), runs: Mutex::new(Some(runs)) };
         Ok(Self { shared: Arc::new(Shared { mode, options, queued_bytes, pressure, failed, full }), reader })
     }
 
@@ -138,10 +175,10 @@ impl Writer {
                 done(written);
                 Ok(())
             }
-            Mode::Threaded { queue, .. } => {
+            Mode::Queued { queue, .. } => {
                 // Under the queue's lock, so that two callers cannot both take the last room.
                 let guard = lock(queue);
-                let Some(sender) = guard.as_ref() else {
+                let Some(send) = guard.as_ref() else {
                     return Err(Refused { full: false, records, done });
                 };
                 let bytes: u64 = records.iter().map(Record::bytes).sum();
@@ -150,18 +187,18 @@ impl Writer {
                     return Err(Refused { full: true, records, done });
                 }
                 self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-                match sender.send(Request::Write { records, bytes, done }) {
+                match send(Request::Write { records, bytes, done }) {
                     Ok(()) => {
                         if queued + bytes > self.shared.options.queue_bytes_max / 2 {
                             self.shared.pressure.send_if_modified(|full| !std::mem::replace(full, true));
                         }
                         Ok(())
                     }
-                    Err(mpsc::SendError(Request::Write { records, done, .. })) => {
+                    Err(Request::Write { records, done, .. }) => {
                         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                         Err(Refused { full: false, records, done })
                     }
-                    Err(mpsc::SendError(Request::Inspect(_))) => unreachable!("a write was sent"),
+                    Err(Request::Inspect(_)) => unreachable!("a write was sent"),
                 }
             }
         }
@@ -214,16 +251,18 @@ impl Writer {
         self.inspect(Wal::stats).await
     }
 
-    /// Writes what was submitted, then stops and waits for the thread to end. Blocks for that long.
+    /// Writes what was submitted, then stops and waits for the thread to end. Blocks for that long. A slow one stops at once.
     pub fn close(&self) {
         match &self.shared.mode {
             Mode::Inline(wal) => drop(lock(wal).take()),
-            Mode::Threaded { queue, thread } => {
+            Mode::Queued { queue, runs } => {
                 drop(lock(queue).take());
-                let thread = lock(thread).take();
-                if let Some(thread) = thread {
+                let runs = lock(runs).take();
+                match runs {
                     // The thread's panics were caught and reported where they happened.
-                    drop(thread.join());
+                    Some(Runs::Thread(thread)) => drop(thread.join()),
+                    Some(Runs::Task(task)) => task.abort(),
+                    None => {}
                 }
             }
         }
@@ -235,12 +274,12 @@ impl Writer {
     ) -> Result<T, WalError> {
         let told = match &self.shared.mode {
             Mode::Inline(wal) => return lock(wal).as_ref().map(look).ok_or(WalError::Closed),
-            Mode::Threaded { queue, .. } => {
+            Mode::Queued { queue, .. } => {
                 let (tell, told) = oneshot::channel();
                 let request = Request::Inspect(Box::new(move |wal| drop(tell.send(look(wal)))));
                 let guard = lock(queue);
-                let sender = guard.as_ref().ok_or(WalError::Closed)?;
-                sender.send(request).map_err(|_| WalError::Closed)?;
+                let send = guard.as_ref().ok_or(WalError::Closed)?;
+                send(request).map_err(|_| WalError::Closed)?;
                 told
             }
         };
@@ -291,62 +330,139 @@ struct Waiter {
     done: Done,
 }
 
-fn run(mut wal: Wal, requests: &mpsc::Receiver<Request>, gauge: &Gauge) {
-    let mut records = Vec::new();
-    let mut waiters = Vec::new();
-    // What came while there was no room.
-    let mut held = VecDeque::new();
-    gauge.full(None);
-    while let Some(first) = held.pop_front().or_else(|| requests.recv().ok()) {
+/// The log, and the batch that is being made of what was submitted.
+struct Batches {
+    wal: Wal,
+    gauge: Gauge,
+    records: Vec<Record>,
+    waiters: Vec<Waiter>,
+    /// What came while there was no room.
+    held: VecDeque<Request>,
+}
+
+impl Batches {
+    fn new(wal: Wal, gauge: Gauge) -> Self {
+        gauge.full(None);
+        Self { wal, gauge, records: Vec::new(), waiters: Vec::new(), held: VecDeque::new() }
+    }
+
+    /// Makes the next batch of this request and of `more` of them, as far as one goes. Its bytes.
+    fn gather(&mut self, first: Request, mut more: impl FnMut() -> Option<Request>) -> u64 {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
                 Request::Write { records: more, bytes: more_bytes, done } => {
-                    waiters.push(Waiter { records: more.len(), done });
-                    records.extend(more);
+                    self.waiters.push(Waiter { records: more.len(), done });
+                    self.records.extend(more);
                     bytes += more_bytes;
                 }
-                Request::Inspect(look) => look(&wal),
+                Request::Inspect(look) => look(&self.wal),
             }
-            let more = bytes < gauge.options.batch_bytes_max;
-            next = if more { held.pop_front().or_else(|| requests.try_recv().ok()) } else { None };
+            let goes_on = bytes < self.gauge.options.batch_bytes_max;
+            next = if goes_on { self.held.pop_front().or_else(&mut more) } else { None };
         }
-        let written = loop {
-            // A panic half way through leaves the log as unknown as a failed write does.
-            let written = catch_unwind(AssertUnwindSafe(|| wal.write(&records))).unwrap_or_else(|_| {
-                wal.poison();
-                Err(WalError::Poisoned)
-            });
-            match &written {
-                Err(full @ WalError::Full { .. }) => gauge.full(Some(full)),
-                _ => break written,
-            }
-            if !pause(&wal, requests, &mut held) {
-                wal.poison();
-                break written;
-            }
-        };
-        gauge.full(None);
+        bytes
+    }
+
+    /// Writes the batch, which can be tried again if there is no room for it.
+    fn write(&mut self) -> Result<Vec<Location>, WalError> {
+        // A panic half way through leaves the log as unknown as a failed write does.
+        let written = catch_unwind(AssertUnwindSafe(|| self.wal.write(&self.records))).unwrap_or_else(|_| {
+            self.wal.poison();
+            Err(WalError::Poisoned)
+        });
+        if let Err(full @ WalError::Full { .. }) = &written {
+            self.gauge.full(Some(full));
+        }
+        written
+    }
+
+    /// What comes while there is no room is held, which the queue's bound covers.
+    fn hold(&mut self, request: Request) {
+        match request {
+            Request::Inspect(look) => look(&self.wal),
+            write @ Request::Write { .. } => self.held.push_back(write),
+        }
+    }
+
+    fn end(&mut self, bytes: u64, written: Result<Vec<Location>, WalError>) {
+        if lacks_room(&written) {
+            // It was closed meanwhile.
+            self.wal.poison();
+        }
+        self.gauge.full(None);
         if let Err(error) = &written {
-            tracing::error!(%error, records = records.len(), "could not write to the log");
+            tracing::error!(%error, records = self.records.len(), "could not write to the log");
         }
-        note_failure(&gauge.failed, &written);
-        records.clear();
-        gauge.written(bytes);
-        tell(&mut waiters, written);
+        note_failure(&self.gauge.failed, &written);
+        self.records.clear();
+        self.gauge.written(bytes);
+        tell(&mut self.waiters, written);
     }
 }
 
-/// Lets some time pass and holds what comes meanwhile, which the queue's bound covers; false when the writer is closed.
-fn pause(wal: &Wal, requests: &mpsc::Receiver<Request>, held: &mut VecDeque<Request>) -> bool {
+fn lacks_room(written: &Result<Vec<Location>, WalError>) -> bool {
+    matches!(written, Err(WalError::Full { .. }))
+}
+
+fn run(mut batches: Batches, requests: &mpsc::Receiver<Request>) {
+    while let Some(first) = batches.held.pop_front().or_else(|| requests.recv().ok()) {
+        let bytes = batches.gather(first, || requests.try_recv().ok());
+        let mut written = batches.write();
+        while lacks_room(&written) && pause(&mut batches, requests) {
+            written = batches.write();
+        }
+        batches.end(bytes, written);
+    }
+}
+
+/// Lets some time pass and holds what comes meanwhile; false when the writer is closed.
+fn pause(batches: &mut Batches, requests: &mpsc::Receiver<Request>) -> bool {
     let until = Instant::now() + FULL_PAUSE;
     loop {
         match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Request::Inspect(look)) => look(wal),
-            Ok(write) => held.push_back(write),
+            Ok(request) => batches.hold(request),
             Err(mpsc::RecvTimeoutError::Timeout) => return true,
             Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// [`run`], in simulated time.
+async fn run_slowly(
+    mut batches: Batches,
+    mut requests: UnboundedReceiver<Request>,
+    mut takes: impl FnMut() -> Duration,
+) {
+    loop {
+        let first = match batches.held.pop_front() {
+            Some(held) => held,
+            None => match requests.recv().await {
+                Some(request) => request,
+                None => return,
+            },
+        };
+        let bytes = batches.gather(first, || requests.try_recv().ok());
+        if !batches.records.is_empty() {
+            sleep(takes()).await;
+        }
+        let mut written = batches.write();
+        while lacks_room(&written) && pause_slowly(&mut batches, &mut requests).await {
+            written = batches.write();
+        }
+        batches.end(bytes, written);
+    }
+}
+
+/// [`pause`], in simulated time.
+async fn pause_slowly(batches: &mut Batches, requests: &mut UnboundedReceiver<Request>) -> bool {
+    let until = Instant::now() + FULL_PAUSE;
+    loop {
+        match timeout_at(until, requests.recv()).await {
+            Ok(Some(request)) => batches.hold(request),
+            Ok(None) => return false,
+            Err(_) => return true,
         }
     }
 }

@@ -13,12 +13,19 @@ use tokio::time::sleep;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "load",
     about: "three nodes under every workload at once, without faults: how fast simulated time passes",
-    plan: |seed| Plan { workloads: (0..WORKLOADS.len()).collect(), ..Plan::calm(seed, NODES) },
+    plan: |seed| Plan {
+        workloads: (0..WORKLOADS.len()).collect(),
+        sync_max: SYNC,
+        ..Plan::calm(seed, NODES)
+    },
     script: |cluster, plan, board| -> Script { Box::pin(script(cluster, plan, board)) },
 };
 
 /// Nodes of this scenario.
 const NODES: usize = 3;
+
+/// As long as a disk takes that is no bad one.
+const SYNC: Duration = Duration::from_millis(4);
 
 /// Long enough that forming the cluster and the last look at it are little of the run.
 const LASTS: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 mod ahead;
 mod demoted;
 mod forsaken;
+mod heir;
 mod load;
 mod orphans;
 mod partition;
@@ -40,6 +41,7 @@ pub const SCENARIOS: &[Scenario] = &[
     forsaken::SCENARIO,
     orphans::SCENARIO,
     reborn::SCENARIO,
+    heir::SCENARIO,
 ];
 
 /// The scenario of that name.
