@@ -47,6 +47,7 @@
 //! Rot of the very last batch cannot be told from a tear, so it is cut; the other replicas still have it. To tell
 //! them apart would take a second write after every sync.
 
+mod batches;
 mod error;
 mod format;
 #[cfg(test)]

@@ -3,27 +3,22 @@
 //! On a thread of its own in real nodes. In a simulation, which has no threads, inside whoever submits, so that nothing happens
 //! between a write and its sync; or in a task, where a batch takes as long as its plan says.
 
+use super::batches::{Batches, Gauge, Request, note_failure, run, run_slowly};
 use super::error::WalError;
 use super::format::{Location, Record};
 use super::index::Pinned;
 use super::log::{Wal, WalStats};
 use super::reader::WalReader;
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
 
 /// Called once with the outcome of a submission, on the writer's thread or inline: everyone behind it waits, so it
 /// only passes the word on. It must not close the writer.
 pub type Done = Box<dyn FnOnce(Result<Vec<Location>, WalError>) + Send>;
-
-/// Between two tries to write what there is no room for.
-const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The bounds of a writer.
 #[derive(Debug, Clone, Copy)]
@@ -84,11 +79,6 @@ enum Runs {
 
 #[allow(clippy::disallowed_types, reason = "the log's own thread: syncing must not hold up a runtime's")]
 type Thread = std::thread::JoinHandle<()>;
-
-enum Request {
-    Write { records: Vec<Record>, bytes: u64, done: Done },
-    Inspect(Box<dyn FnOnce(&Wal) + Send>),
-}
 
 impl Writer {
     /// Runs the log on a thread of its own.
@@ -289,207 +279,4 @@ impl Writer {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no holder of this lock panics")
-}
-
-/// Lowers what [`Writer::submit`] raised.
-struct Gauge {
-    options: WriterOptions,
-    queued_bytes: Arc<AtomicU64>,
-    pressure: Arc<watch::Sender<bool>>,
-    failed: Arc<watch::Sender<Option<WalError>>>,
-    full: Arc<watch::Sender<Option<WalError>>>,
-}
-
-impl Gauge {
-    fn written(&self, bytes: u64) {
-        let left = self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes;
-        if left <= self.options.queue_bytes_max / 2 {
-            self.pressure.send_if_modified(|full| std::mem::replace(full, false));
-        }
-    }
-
-    /// Says that the log waits for room, or does not any more.
-    fn full(&self, why: Option<&WalError>) {
-        let news = self.full.send_if_modified(|full| {
-            let news = full.is_some() != why.is_some();
-            *full = why.cloned();
-            news
-        });
-        match why {
-            _ if !news => {}
-            Some(why) => tracing::error!(%why, "the log waits for room on its disk; nothing is acknowledged"),
-            None => tracing::info!("the log has room again"),
-        }
-        metrics::gauge!("trandb_wal_full").set(f64::from(u8::from(why.is_some())));
-    }
-}
-
-/// One submission's share of a batch.
-struct Waiter {
-    records: usize,
-    done: Done,
-}
-
-/// The log, and the batch that is being made of what was submitted.
-struct Batches {
-    wal: Wal,
-    gauge: Gauge,
-    records: Vec<Record>,
-    waiters: Vec<Waiter>,
-    /// What came while there was no room.
-    held: VecDeque<Request>,
-}
-
-impl Batches {
-    fn new(wal: Wal, gauge: Gauge) -> Self {
-        gauge.full(None);
-        Self { wal, gauge, records: Vec::new(), waiters: Vec::new(), held: VecDeque::new() }
-    }
-
-    /// Makes the next batch of this request and of `more` of them, as far as one goes. Its bytes.
-    fn gather(&mut self, first: Request, mut more: impl FnMut() -> Option<Request>) -> u64 {
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(request) = next {
-            match request {
-                Request::Write { records: more, bytes: more_bytes, done } => {
-                    self.waiters.push(Waiter { records: more.len(), done });
-                    self.records.extend(more);
-                    bytes += more_bytes;
-                }
-                Request::Inspect(look) => look(&self.wal),
-            }
-            let goes_on = bytes < self.gauge.options.batch_bytes_max;
-            next = if goes_on { self.held.pop_front().or_else(&mut more) } else { None };
-        }
-        bytes
-    }
-
-    /// Writes the batch, which can be tried again if there is no room for it.
-    fn write(&mut self) -> Result<Vec<Location>, WalError> {
-        // A panic half way through leaves the log as unknown as a failed write does.
-        let written = catch_unwind(AssertUnwindSafe(|| self.wal.write(&self.records))).unwrap_or_else(|_| {
-            self.wal.poison();
-            Err(WalError::Poisoned)
-        });
-        if let Err(full @ WalError::Full { .. }) = &written {
-            self.gauge.full(Some(full));
-        }
-        written
-    }
-
-    /// What comes while there is no room is held, which the queue's bound covers.
-    fn hold(&mut self, request: Request) {
-        match request {
-            Request::Inspect(look) => look(&self.wal),
-            write @ Request::Write { .. } => self.held.push_back(write),
-        }
-    }
-
-    fn end(&mut self, bytes: u64, written: Result<Vec<Location>, WalError>) {
-        if lacks_room(&written) {
-            // It was closed meanwhile.
-            self.wal.poison();
-        }
-        self.gauge.full(None);
-        if let Err(error) = &written {
-            tracing::error!(%error, records = self.records.len(), "could not write to the log");
-        }
-        note_failure(&self.gauge.failed, &written);
-        self.records.clear();
-        self.gauge.written(bytes);
-        tell(&mut self.waiters, written);
-    }
-}
-
-fn lacks_room(written: &Result<Vec<Location>, WalError>) -> bool {
-    matches!(written, Err(WalError::Full { .. }))
-}
-
-fn run(mut batches: Batches, requests: &mpsc::Receiver<Request>) {
-    while let Some(first) = batches.held.pop_front().or_else(|| requests.recv().ok()) {
-        let bytes = batches.gather(first, || requests.try_recv().ok());
-        let mut written = batches.write();
-        while lacks_room(&written) && pause(&mut batches, requests) {
-            written = batches.write();
-        }
-        batches.end(bytes, written);
-    }
-}
-
-/// Lets some time pass and holds what comes meanwhile; false when the writer is closed.
-fn pause(batches: &mut Batches, requests: &mpsc::Receiver<Request>) -> bool {
-    let until = Instant::now() + FULL_PAUSE;
-    loop {
-        match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(request) => batches.hold(request),
-            Err(mpsc::RecvTimeoutError::Timeout) => return true,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-}
-
-/// [`run`], in simulated time.
-async fn run_slowly(
-    mut batches: Batches,
-    mut requests: UnboundedReceiver<Request>,
-    mut takes: impl FnMut() -> Duration,
-) {
-    loop {
-        let first = match batches.held.pop_front() {
-            Some(held) => held,
-            None => match requests.recv().await {
-                Some(request) => request,
-                None => return,
-            },
-        };
-        let bytes = batches.gather(first, || requests.try_recv().ok());
-        if !batches.records.is_empty() {
-            sleep(takes()).await;
-        }
-        let mut written = batches.write();
-        while lacks_room(&written) && pause_slowly(&mut batches, &mut requests).await {
-            written = batches.write();
-        }
-        batches.end(bytes, written);
-    }
-}
-
-/// [`pause`], in simulated time.
-async fn pause_slowly(batches: &mut Batches, requests: &mut UnboundedReceiver<Request>) -> bool {
-    let until = Instant::now() + FULL_PAUSE;
-    loop {
-        match timeout_at(until, requests.recv()).await {
-            Ok(Some(request)) => batches.hold(request),
-            Ok(None) => return false,
-            Err(_) => return true,
-        }
-    }
-}
-
-/// Publishes the first failure after which the log takes nothing more. What is only too large was not begun.
-fn note_failure(failed: &watch::Sender<Option<WalError>>, written: &Result<Vec<Location>, WalError>) {
-    if let Err(error) = written
-        && !matches!(error, WalError::TooLarge { .. })
-    {
-        failed.send_if_modified(|first| {
-            let news = first.is_none();
-            first.get_or_insert_with(|| error.clone());
-            news
-        });
-    }
-}
-
-fn tell(waiters: &mut Vec<Waiter>, written: Result<Vec<Location>, WalError>) {
-    let mut locations = written.map(Vec::into_iter);
-    for Waiter { records, done } in waiters.drain(..) {
-        let outcome = match &mut locations {
-            Ok(locations) => Ok(locations.by_ref().take(records).collect()),
-            Err(error) => Err(error.clone()),
-        };
-        // One caller's panic must not leave the others waiting.
-        if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
-            tracing::error!("a caller of the log panicked when told the outcome");
-        }
-    }
 }
