@@ -379,6 +379,9 @@ impl Group {
             let leads = state == ServerState::Leader;
             self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);
         }
+        if state == ServerState::Leader && !voters.contains(&self.context.node) {
+            self.lead_no_more(&voters);
+        }
         let may_stand = self.may_elect() && !self.is_suspect();
         self.raft.runtime_config().elect(may_stand);
         if !may_stand {

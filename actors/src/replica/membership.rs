@@ -65,6 +65,19 @@ impl Group {
         });
     }
 
+    /// Has one of these voters lead instead of this node, which has no vote and so no lease. It is elected if it knows that
+    /// it is to vote no more, but not that this is committed.
+    pub(super) fn lead_no_more(&self, voters: &[NodeId]) {
+        let Ok(turn) = self.reconfiguring.clone().try_acquire_owned() else { return };
+        let (leader, heirs) = (self.leader(), voters.iter().map(|node| node.0).collect());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let id = leader.id;
+            let outcome = leader.hand_over(heirs).await;
+            tracing::info!(partition = %id, outcome, "this node leads without a vote");
+        });
+    }
+
     /// Makes another node lead.
     pub(super) fn transfer(&self, to: NodeId, reply: RpcReplyPort<Result<(), String>>) {
         let leader = self.leader();

@@ -48,13 +48,31 @@ async fn begin_change(raft: &Raft) -> bool {
     unfinished(&raft.metrics().borrow_watched().membership_config).is_some()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_that_was_left_half_done_is_ended() {
+/// Two nodes, of which the first leads the system group, and its Raft.
+async fn two_nodes() -> (RunningNode, RunningNode, Raft) {
     let first = start(options(1, Vec::new())).await.unwrap();
     testing::wait_ready(&first).await;
-    let second: RunningNode = start(options(2, vec![first.addresses().peer.clone()])).await.unwrap();
+    let second = start(options(2, vec![first.addresses().peer.clone()])).await.unwrap();
     testing::wait_ready(&second).await;
     let raft = first.database().context().system_raft().expect("it runs");
+    (first, second, raft)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_without_a_vote_hands_over() {
+    let (first, second, raft) = two_nodes().await;
+    until(&raft, "two voters", settled).await;
+    let demote = ChangeMembers::ReplaceAllVoters(BTreeSet::from([2]));
+    raft.change_membership(demote, true).await.unwrap();
+    until(&raft, "led by the second", |metrics| metrics.current_leader == Some(2)).await;
+    until(&raft, "two voters again", settled).await;
+    second.shutdown().await;
+    first.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_left_half_done_is_ended() {
+    let (first, second, raft) = two_nodes().await;
     let mut tries = 0;
     loop {
         until(&raft, "two voters", settled).await;
