@@ -155,13 +155,16 @@ pub fn let_panic(node: NodeId) {
 #[cfg(not(debug_assertions))]
 pub fn let_panic(_: NodeId) {}
 
+/// What those say that panic because it was asked for.
+pub const ASKED_TO: &str = "asked to, by the simulation";
+
 /// Waits for as long as this actor is slow.
 ///
 /// # Panics
 /// If that was asked for.
 #[cfg(debug_assertions)]
 pub async fn pace(node: NodeId, actor: &str) {
-    assert!(!slow::panics(node, actor), "asked to, by the simulation");
+    assert!(!slow::panics(node, actor), "{ASKED_TO}");
     if let Some(by) = slow::get(node, actor) {
         tokio::time::sleep(by).await;
     }

@@ -46,6 +46,7 @@ pub struct Witnesses {
 /// # Panics
 /// When called a second time.
 pub fn run(scenario: Scenario, plan: &Plan, park_port: u16, trace: &Trace, witnesses: &Witnesses) -> Outcome {
+    invariant::watch_panics();
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(plan.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     let board = Board::new(witnesses.entries.clone());

@@ -6,7 +6,10 @@ mod bounds;
 mod entries;
 mod leaders;
 mod memory;
+mod panics;
 mod timestamps;
+
+pub use panics::watch as watch_panics;
 
 use crate::coverage::Coverage;
 use crate::entries::Entries;
@@ -39,6 +42,7 @@ const INVARIANTS: &[Invariant] = &[
     bounds::violations,
     memory::violations,
     alarms::violations,
+    panics::violations,
 ];
 
 /// What must not be; empty when all is well.
