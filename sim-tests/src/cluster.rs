@@ -2,11 +2,13 @@
 
 use crate::host::{Host, NATIVE_PORT};
 use crate::net::Tunnel;
+use crate::park;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::watchdog;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,9 +47,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Sets up the network and the nodes, all of them fresh. `park_port` and as many after it as there are nodes
-    /// are free OS ports.
-    pub fn new<'a>(plan: &Plan, park_port: u16) -> (Sim<'a>, Self, Crew) {
+    /// Sets up the network and the nodes, all of them fresh. The first one parks its listener at
+    /// `park`, the others beside it ([`crate::park`]).
+    pub fn new<'a>(plan: &Plan, park: SocketAddr) -> (Sim<'a>, Self, Crew) {
         let mut sim = turmoil::Builder::new()
             .simulation_duration(plan.limit)
             .min_message_latency(plan.latency_min)
@@ -60,7 +62,7 @@ impl Cluster {
             .build();
         let names: Vec<String> = (1..=plan.nodes).map(|id| format!("n{id}")).collect();
         let hosts: Vec<Arc<Host>> = (0..plan.nodes)
-            .map(|index| Arc::new(Host::new(plan, index, &names, park_port + index as u16)))
+            .map(|index| Arc::new(Host::new(plan, index, &names, park::of(park, index))))
             .collect();
         for host in &hosts {
             let software = host.clone();

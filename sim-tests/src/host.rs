@@ -4,6 +4,7 @@ use crate::clock::SimClock;
 use crate::net::SimNet;
 use crate::plan::Plan;
 use crate::settings::Settings;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,8 +57,8 @@ pub struct Host {
     settings: Settings,
     clock: SimClock,
     seed: u64,
-    /// OS port on loopback that is parked on; see [`NodeOptions::park_port`].
-    park_port: u16,
+    /// See [`NodeOptions::park`].
+    park: SocketAddr,
     boots: AtomicU64,
     disk: SimDisk,
     engine: MemoryEngine,
@@ -73,7 +74,7 @@ pub struct Host {
 
 impl Host {
     /// The machine in that place of the plan, with an empty disk. `names` are all first members.
-    pub fn new(plan: &Plan, index: usize, names: &[String], park_port: u16) -> Self {
+    pub fn new(plan: &Plan, index: usize, names: &[String], park: SocketAddr) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
         let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None, rejoins: None };
         Self {
@@ -88,7 +89,7 @@ impl Host {
             settings: plan.settings.clone(),
             clock: SimClock::ahead(plan.clocks_ms[index]),
             seed,
-            park_port,
+            park,
             boots: AtomicU64::new(0),
             disk: SimDisk::new(),
             engine: MemoryEngine::new(),
@@ -197,7 +198,7 @@ impl Host {
                 work: self.work,
             },
             conversion: Arc::new(|_| ()),
-            park_port: self.park_port,
+            park: self.park,
             doors: Doors {
                 metrics: Arc::new(String::new),
                 version: env!("CARGO_PKG_VERSION").to_owned(),

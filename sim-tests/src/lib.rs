@@ -29,6 +29,7 @@ pub mod listen;
 pub mod liveness;
 pub mod net;
 pub mod observe;
+pub mod park;
 pub mod plan;
 pub mod run;
 pub mod scenario;

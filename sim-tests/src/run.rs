@@ -13,6 +13,7 @@ use crate::workload::Board;
 use futures_util::future::try_join_all;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,12 +46,18 @@ pub struct Witnesses {
 ///
 /// # Panics
 /// When called a second time.
-pub fn run(scenario: Scenario, plan: &Plan, park_port: u16, trace: &Trace, witnesses: &Witnesses) -> Outcome {
+pub fn run(
+    scenario: Scenario,
+    plan: &Plan,
+    park: SocketAddr,
+    trace: &Trace,
+    witnesses: &Witnesses,
+) -> Outcome {
     invariant::watch_panics();
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(plan.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     let board = Board::new(witnesses.entries.clone());
-    let (mut sim, cluster, crew) = Cluster::new(plan, park_port);
+    let (mut sim, cluster, crew) = Cluster::new(plan, park);
     let workloads: Vec<_> = plan.kinds().map(|kind| (kind.make)(board.clone())).collect();
     for node in 0..plan.clients {
         // All on one host: it is hosts that simulated time is spent on.

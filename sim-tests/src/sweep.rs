@@ -2,15 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use crate::plan::{NODES_MAX, Plan};
-
-/// Ports for the parked listeners of a run that is itself not told any. Below those that the system hands out.
-const PORTS: Range<u16> = 21_000..29_000;
+use crate::plan::Plan;
 
 /// Between two looks at the processes that run.
 const LOOK: Duration = Duration::from_millis(10);
@@ -228,15 +224,4 @@ fn uptime() -> f64 {
 fn seconds(output: &str) -> f64 {
     let line = output.lines().find_map(|line| line.strip_prefix("elapsed    "));
     line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or_default()
-}
-
-/// The first of as many adjacent free ports as a cluster may have nodes. Several runs that look at once begin at
-/// different ones.
-pub fn free_ports() -> Option<u16> {
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let (step, blocks) = (NODES_MAX as u16, (PORTS.end - PORTS.start) / NODES_MAX as u16);
-    let from = (std::process::id() % u32::from(blocks)) as u16;
-    (0..blocks)
-        .map(|block| PORTS.start + (from + block) % blocks * step)
-        .find(|&first| (first..first + step).all(free))
 }

@@ -106,7 +106,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
             cluster: storage.identity().cluster,
             instance: identity.instance,
             secret: config.peer.secret.expose().as_bytes().to_vec(),
-            park_port: options.park_port,
+            park: options.park,
             heartbeat_ms: config.peer.heartbeat_ms,
             heartbeats_missed: config.peer.heartbeats_missed,
             calls_in_flight: config.peer.calls_in_flight as usize,

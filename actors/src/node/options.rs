@@ -1,5 +1,6 @@
 //! What a node is started with: its settings, and the doors to the outside world.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use trandb_runtime::clock::{Clock, SystemClock};
@@ -29,8 +30,8 @@ pub struct NodeOptions {
     pub storage: StorageDoor,
     /// Hears how far checkpoints are copied to another storage engine, if that is needed.
     pub conversion: Told,
-    /// Port on 127.0.0.1 where ractor_cluster parks a listener that nothing connects to; 0 takes any.
-    pub park_port: u16,
+    /// Where ractor_cluster parks a listener that nothing connects to; port 0 takes any.
+    pub park: SocketAddr,
     /// What the doors show of the process.
     pub doors: Doors,
 }
@@ -86,7 +87,7 @@ impl NodeOptions {
             memory_bytes: available(),
             storage: StorageDoor::Configured,
             conversion: Arc::new(|_| ()),
-            park_port: 0,
+            park: (Ipv4Addr::LOCALHOST, 0).into(),
             doors,
         }
     }

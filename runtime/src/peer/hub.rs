@@ -15,7 +15,7 @@ use ractor::{Actor, ActorCell, ActorRef, ActorStatus};
 use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
 use ractor_cluster::{NodeEventSubscription, NodeServer, NodeServerMessage};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub(super) struct Hub {
     pub(super) actors: watch::Sender<BTreeMap<String, ActorCell>>,
     instance: InstanceId,
     boot: u64,
-    park_port: u16,
+    park: SocketAddr,
     calls_in_flight: usize,
     bytes_in_flight: usize,
     cluster: Mutex<Option<ClusterId>>,
@@ -86,7 +86,7 @@ impl Hub {
             heard: watch::Sender::default(),
             actors: watch::Sender::default(),
             instance: options.instance,
-            park_port: options.park_port,
+            park: options.park,
             calls_in_flight: options.calls_in_flight,
             bytes_in_flight: options.bytes_in_flight,
             cluster: Mutex::new(options.cluster),
@@ -114,14 +114,14 @@ impl Hub {
         let name = port_name(node, self.boot);
         let (port, _) = Actor::spawn(Some(name), Port { hub: self.clone() }, ()).await.map_err(failed)?;
         let server = NodeServer::new(
-            self.park_port,
+            self.park.port(),
             session_cookie(&self.secret),
             node.to_string(),
             node.to_string(),
             None,
             Some(NodeConnectionMode::Isolated),
         )
-        .with_listen_addr(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        .with_listen_addr(self.park.ip())
         .with_max_inbound_frame_size(SESSION_FRAME_BYTES_MAX);
         let server = match Actor::spawn(None, server, ()).await {
             Ok((server, _)) => server,

@@ -5,6 +5,7 @@ use super::handshake::HandshakeError;
 use crate::net::{Listener, Net};
 use crate::random::Random;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::time::Instant;
 use trandb_cluster::ids::{ClusterId, InstanceId, NodeId};
@@ -26,9 +27,9 @@ pub struct PeerOptions {
     pub instance: InstanceId,
     /// The peer secret; the same on all nodes.
     pub secret: Vec<u8>,
-    /// Port on 127.0.0.1 where ractor_cluster parks the listener that it insists on opening. Nothing
-    /// connects to it. 0 takes any; a simulation needs a fixed one to repeat itself.
-    pub park_port: u16,
+    /// Where ractor_cluster parks the listener that it insists on opening: an address of the loopback, since nothing is to
+    /// connect to it. Port 0 takes any; a simulation needs a fixed one to repeat itself.
+    pub park: SocketAddr,
     /// Time between two heartbeats, in each direction of each link.
     pub heartbeat_ms: u64,
     /// Heartbeats missed in a row after which a peer is suspected and its link cut.

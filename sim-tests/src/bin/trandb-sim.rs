@@ -1,7 +1,6 @@
 //! Runs simulations and says what came of them.
 
 use clap::Parser;
-use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +10,11 @@ use trandb_sim::entries::Entries;
 use trandb_sim::fault::FAULTS;
 use trandb_sim::listen::Listeners;
 use trandb_sim::observe::Observer;
+use trandb_sim::park;
 use trandb_sim::plan::{NODES_MAX, Plan};
 use trandb_sim::run::{Witnesses, run};
 use trandb_sim::scenario::{SCENARIOS, Scenario, find};
-use trandb_sim::sweep::{COVERED, Sweep, free_ports};
+use trandb_sim::sweep::{COVERED, Sweep};
 use trandb_sim::trace::Trace;
 use trandb_sim::watchdog;
 use trandb_sim::workload::WORKLOADS;
@@ -70,10 +70,6 @@ struct Arguments {
     /// Show what nodes log, from this level on: error, warn, info, debug.
     #[arg(long, value_name = "LEVEL")]
     log: Option<tracing::Level>,
-    /// First of the adjacent loopback ports that the nodes occupy. Zero looks for free ones; the ports are part of
-    /// the trace, so runs that are to be compared name the same.
-    #[arg(long, default_value_t = 0)]
-    park_port: u16,
 }
 
 /// Exit code of a run that found a violation.
@@ -127,13 +123,9 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
     // The allocator asks for huge pages, and the kernel clears them whole, which takes what the allocator saves. A kernel
     // that cannot do without is slower.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let park_port = match (arguments.park_port, free_ports()) {
-        (0, Some(port)) => port,
-        (0, None) => {
-            eprintln!("error: no {NODES_MAX} adjacent free ports on {}", Ipv4Addr::LOCALHOST);
-            return ExitCode::from(USAGE);
-        }
-        (port, _) => port,
+    let Some(park) = park::address() else {
+        eprintln!("error: no {NODES_MAX} free ports in a row on the loopback");
+        return ExitCode::from(USAGE);
     };
     let witnesses = Witnesses {
         observer: Observer::default(),
@@ -154,7 +146,7 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
     println!("scenario   {}", scenario.name);
     println!("{plan}");
     watchdog::watch(witnesses.observer.clone());
-    let outcome = run(scenario, plan, park_port, &trace, &witnesses);
+    let outcome = run(scenario, plan, park, &trace, &witnesses);
     if let Err(error) = trace.flush() {
         eprintln!("warning: the trace is incomplete: {error}");
     }

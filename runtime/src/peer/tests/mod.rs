@@ -14,6 +14,7 @@ use memnet::MemNet;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -170,7 +171,7 @@ fn options(id: Option<NodeId>, listener: Box<dyn Listener>, setup: &Setup) -> Pe
         cluster: setup.cluster,
         instance: InstanceId(id.map_or(0, |id| id.0)),
         secret: setup.secret.into(),
-        park_port: 0,
+        park: (Ipv4Addr::LOCALHOST, 0).into(),
         heartbeat_ms: 50,
         heartbeats_missed: setup.missed,
         calls_in_flight: setup.calls,
