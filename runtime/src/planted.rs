@@ -52,6 +52,8 @@ pub enum Planted {
     ForgetInFlight,
     /// A leader counts its lease in the term in which it handed over.
     LeaseWhenGivenAway,
+    /// A leader without a vote goes on.
+    LeadWithoutVote,
 }
 
 /// All of them, by name.
@@ -76,6 +78,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("engine-without-sync", Planted::EngineWithoutSync),
     ("forget-in-flight", Planted::ForgetInFlight),
     ("lease-when-given-away", Planted::LeaseWhenGivenAway),
+    ("lead-without-vote", Planted::LeadWithoutVote),
 ];
 
 #[cfg(debug_assertions)]

@@ -5,21 +5,35 @@ use std::ops::Range;
 use std::process::ExitCode;
 use trandb_runtime::planted::{PLANTED, Planted};
 
-/// Faults that others look for: no simulated node has an engine on disk, and a scenario of its own makes leaders into learners.
-const ELSEWHERE: [Planted; 2] = [Planted::EngineWithoutSync, Planted::LearnerLease];
+/// The scenario that looks for a fault, where storms hardly ever come upon it.
+const SCENARIOS: [(Planted, &str); 5] = [
+    (Planted::VoteAfterRestart, "lenders"),
+    (Planted::LearnerLease, "demoted"),
+    (Planted::ForgetInFlight, "forsaken"),
+    (Planted::LeaseWhenGivenAway, "heir"),
+    (Planted::LeadWithoutVote, "unseated"),
+];
 
-/// Prints for every fault that can be planted how many seeds it takes to find it. Success when all were found.
+/// Prints for every fault that can be planted how many seeds of the sweep's scenario, or of that which looks for it, it takes
+/// to find it. Success when all were found.
 pub fn run(sweep: &Sweep, seeds: &Range<u64>) -> ExitCode {
     let mut all = true;
-    for (name, _) in PLANTED.iter().filter(|(_, fault)| !ELSEWHERE.contains(fault)) {
+    // No simulated node has an engine on disk: power cuts look for that one.
+    for (name, fault) in PLANTED.iter().filter(|(_, fault)| *fault != Planted::EngineWithoutSync) {
+        let sweep = Sweep { scenario: scenario(*fault, &sweep.scenario), ..sweep.clone() };
         let found = match sweep.hunt(name, seeds.clone()) {
             Ok(found) => found,
             Err(code) => return code,
         };
         all &= !found.is_empty();
-        println!("planted    {name}: {}", told(&found, seeds));
+        println!("planted    {name}, {}: {}", sweep.scenario, told(&found, seeds));
     }
     ExitCode::from(u8::from(!all))
+}
+
+fn scenario(fault: Planted, otherwise: &str) -> String {
+    let own = SCENARIOS.iter().find(|(of, _)| *of == fault);
+    own.map_or(otherwise, |(_, scenario)| scenario).to_owned()
 }
 
 fn told(found: &[u64], seeds: &Range<u64>) -> String {
@@ -50,6 +64,14 @@ fn median(found: &[u64], start: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::find;
+
+    #[test]
+    fn scenarios_of_faults_exist() {
+        for (_, name) in SCENARIOS {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
 
     #[test]
     fn seeds_are_counted_from_one_find_to_the_next() {

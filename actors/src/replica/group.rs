@@ -379,7 +379,8 @@ impl Group {
             let leads = state == ServerState::Leader;
             self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);
         }
-        if state == ServerState::Leader && !voters.contains(&self.context.node) {
+        let votes = voters.contains(&self.context.node);
+        if state == ServerState::Leader && !votes && !is_planted(Planted::LeadWithoutVote) {
             self.lead_no_more(&voters);
         }
         let may_stand = self.may_elect() && !self.is_suspect();

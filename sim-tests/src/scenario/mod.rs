@@ -4,11 +4,13 @@ mod ahead;
 mod demoted;
 mod forsaken;
 mod heir;
+mod lenders;
 mod load;
 mod orphans;
 mod partition;
 mod reborn;
 mod storm;
+mod unseated;
 
 use crate::cluster::Cluster;
 use crate::plan::Plan;
@@ -42,6 +44,8 @@ pub const SCENARIOS: &[Scenario] = &[
     orphans::SCENARIO,
     reborn::SCENARIO,
     heir::SCENARIO,
+    lenders::SCENARIO,
+    unseated::SCENARIO,
 ];
 
 /// The scenario of that name.
