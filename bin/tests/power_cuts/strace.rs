@@ -152,9 +152,9 @@ impl Reader {
             let (_, tail) = resumed.split_once(" resumed>").unwrap_or_else(|| panic!("{}", start(line)));
             // Threads that were there before the trace was may end a call that it has not seen begin.
             if let Some(mut call) = self.calls.remove(&thread) {
-                let (more, result) = split_result(tail);
+                let (more, result, said) = split_result(tail);
                 call.arguments.push_str(more);
-                self.end(call, result);
+                self.end(call, result, said);
             }
             return;
         }
@@ -164,9 +164,9 @@ impl Reader {
             self.calls.insert(thread, call);
             return;
         }
-        let (arguments, result) = split_result(tail);
+        let (arguments, result, said) = split_result(tail);
         let call = self.begin(name, arguments);
-        self.end(call, result);
+        self.end(call, result, said);
     }
 
     /// A call begins: what it writes may be there from now on.
@@ -264,8 +264,8 @@ impl Reader {
         }
     }
 
-    /// A call returns.
-    fn end(&mut self, call: Call, result: Option<i64>) {
+    /// A call returns, with a result of which the trace has `said` more.
+    fn end(&mut self, call: Call, result: Option<i64>, said: &str) {
         let Call { name, arguments, event } = call;
         // It ended with its process, having done what it was to do, or a part of that.
         let Some(result) = result else { return };
@@ -273,7 +273,7 @@ impl Reader {
             if result < 0 {
                 assert!(
                     !matches!(name.as_str(), "write" | "pwrite64"),
-                    "a write failed: {}",
+                    "a write failed with {said}: {}",
                     start(&arguments)
                 );
                 // It did nothing: an event that never ends and whose effect is none.
@@ -374,12 +374,12 @@ fn start(line: &str) -> &str {
 }
 
 /// Arguments and what was returned.
-fn split_result(tail: &str) -> (&str, Option<i64>) {
+fn split_result(tail: &str) -> (&str, Option<i64>, &str) {
     let (arguments, result) =
         tail.rsplit_once(") = ").or_else(|| split_padded(tail)).unwrap_or_else(|| panic!("{}", start(tail)));
     // Files interrupt only who is being killed: that is no failure, but an end with its process.
     let ended = result.starts_with('?') || result.starts_with("-1 EINTR ");
-    (arguments, (!ended).then(|| number(result.split(' ').next().unwrap_or_default())))
+    (arguments, (!ended).then(|| number(result.split(' ').next().unwrap_or_default())), result)
 }
 
 /// Short lines are padded before their result.
