@@ -174,9 +174,12 @@ impl Controller {
         for (&id, info) in &state.partitions {
             let Some(lead) = routes.leads.get(&id) else { continue };
             let Some(leader) = lead.leader else { continue };
-            let voters = lead.voters.iter().copied().collect();
+            let are = Members {
+                voters: lead.voters.iter().copied().collect(),
+                learners: lead.learners.iter().copied().collect(),
+            };
             let wanted: BTreeSet<NodeId> = info.replicas.iter().copied().collect();
-            if self.busy.contains(&id) || !should_reshape(&voters, &wanted, &system, &self.up) {
+            if self.busy.contains(&id) || !should_reshape(&are, &wanted, &system, &self.up) {
                 continue;
             }
             let Ok(turn) = self.turns.clone().try_acquire_owned() else { return };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trandb_cluster::table::RoutingTable;
-use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_cluster::{Epoch, NodeId, PartitionId, wire};
 use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 
@@ -39,6 +39,8 @@ pub struct Lead {
     pub applied: u64,
     /// The group's committed voters, as the leader knows them.
     pub voters: Vec<NodeId>,
+    /// And those who follow without a vote, some of them on their way to one.
+    pub learners: Vec<NodeId>,
 }
 
 impl Routes {
@@ -64,6 +66,12 @@ pub struct Gossip {
     /// It has no memory for more values, so none should be put where it keeps them.
     #[serde(default)]
     pub full: bool,
+    /// That of the partition map that it knows.
+    #[serde(default)]
+    pub epoch: Epoch,
+    /// Learners of the groups in `leads` that have any.
+    #[serde(default)]
+    pub learners: BTreeMap<PartitionId, Vec<NodeId>>,
 }
 
 /// What the router is sent.
@@ -77,6 +85,8 @@ pub enum RouterMessage {
     Heard(Arc<BTreeMap<NodeId, Bytes>>),
     /// Put what this node leads on the next heartbeats.
     Publish,
+    /// Peer addresses of members, as another node knows them.
+    Members(BTreeMap<NodeId, String>),
 }
 
 impl ractor::Message for RouterMessage {}
@@ -88,6 +98,9 @@ pub struct RouterActor;
 pub struct RouterState {
     context: Arc<NodeContext>,
     routes: Routes,
+    /// Members that others told of. Those that the system group's state does not know yet are kept: the group's leader may be
+    /// one of them, and the state comes from it.
+    told: BTreeMap<NodeId, String>,
 }
 
 impl Actor for RouterActor {
@@ -100,7 +113,8 @@ impl Actor for RouterActor {
         _me: ActorRef<RouterMessage>,
         context: Arc<NodeContext>,
     ) -> Result<RouterState, ActorProcessingErr> {
-        let mut router = RouterState { context, routes: Routes::default() };
+        let told = context.hub.peers();
+        let mut router = RouterState { context, routes: Routes::default(), told };
         router.map_changed();
         Ok(router)
     }
@@ -120,6 +134,10 @@ impl Actor for RouterActor {
             }
             RouterMessage::Heard(heard) => router.heard(&heard),
             RouterMessage::Publish => router.gossip(),
+            RouterMessage::Members(members) => {
+                router.told.extend(members);
+                router.map_changed();
+            }
         }
         Ok(())
     }
@@ -129,17 +147,17 @@ impl RouterState {
     fn map_changed(&mut self) {
         let system = self.context.system();
         let table = RoutingTable::from_state(&system);
-        let peers = table
+        self.told.retain(|node, _| !system.nodes.contains_key(node));
+        let mut peers = self.told.clone();
+        let known = table
             .nodes()
             .filter(|(node, info)| *node != self.context.node && !info.addresses.peer.is_empty())
-            .map(|(node, info)| (node, info.addresses.peer.clone()))
-            .collect();
-        // Before the first state is known, the links are those that the node began with.
-        if system.cluster_id.is_some() {
-            self.context.hub.set_peers(peers);
-        }
+            .map(|(node, info)| (node, info.addresses.peer.clone()));
+        peers.extend(known);
+        self.context.hub.set_peers(peers);
         self.routes.table = Arc::new(table);
         self.publish();
+        self.gossip();
     }
 
     fn learn(&mut self, news: impl IntoIterator<Item = (PartitionId, Lead)>) {
@@ -176,7 +194,7 @@ impl RouterState {
         for (&node, bytes) in heard {
             // A peer of a newer version may say more, or say it differently; then its leads are learned from
             // the replicas here and from refusals.
-            let Ok(gossip) = wire::decode::<Gossip>(bytes) else { continue };
+            let Ok(mut gossip) = wire::decode::<Gossip>(bytes) else { continue };
             if gossip.stopping {
                 stopping.insert(node);
             }
@@ -184,7 +202,8 @@ impl RouterState {
                 full.insert(node);
             }
             for (group, term, applied, voters) in gossip.leads {
-                news.push((group, Lead { term, leader: Some(node), applied, voters }));
+                let learners = gossip.learners.remove(&group).unwrap_or_default();
+                news.push((group, Lead { term, leader: Some(node), applied, voters, learners }));
             }
         }
         if *self.routes.stopping != stopping || *self.routes.full != full {
@@ -200,15 +219,15 @@ impl RouterState {
 
     fn gossip(&self) {
         let me = self.context.node;
-        let leads = self
-            .routes
-            .leads
-            .iter()
-            .filter(|(_, lead)| lead.leader == Some(me))
-            .map(|(&group, lead)| (group, lead.term, lead.applied, lead.voters.clone()))
+        let led = || self.routes.leads.iter().filter(|(_, lead)| lead.leader == Some(me));
+        let leads = led().map(|(&id, lead)| (id, lead.term, lead.applied, lead.voters.clone())).collect();
+        let learners = led()
+            .filter(|(_, lead)| !lead.learners.is_empty())
+            .map(|(&id, lead)| (id, lead.learners.clone()))
             .collect();
         let (stopping, full) = (!self.context.may_lead(), self.context.memory.is_full());
-        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping, full }));
+        let epoch = self.context.system().epoch;
+        let bytes = Bytes::from(wire::encode(&Gossip { leads, stopping, full, epoch, learners }));
         self.context.hub.gossip().send_if_modified(|current| {
             let changed = *current != bytes;
             *current = bytes;

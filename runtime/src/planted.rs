@@ -54,6 +54,10 @@ pub enum Planted {
     LeaseWhenGivenAway,
     /// A leader without a vote goes on.
     LeadWithoutVote,
+    /// A member that restarts knows no peers but those of its checkpoint.
+    PeersForgotten,
+    /// A node that restarts begins only those replicas that it is to keep.
+    MovingForgotten,
 }
 
 /// All of them, by name.
@@ -79,6 +83,8 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("forget-in-flight", Planted::ForgetInFlight),
     ("lease-when-given-away", Planted::LeaseWhenGivenAway),
     ("lead-without-vote", Planted::LeadWithoutVote),
+    ("peers-forgotten", Planted::PeersForgotten),
+    ("moving-forgotten", Planted::MovingForgotten),
 ];
 
 #[cfg(debug_assertions)]

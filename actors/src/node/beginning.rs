@@ -29,6 +29,7 @@ use trandb_runtime::config::Config;
 use trandb_runtime::memory::Meter;
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::PeerHub;
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{GivenAway, Heartbeats, Snapshots};
 use trandb_runtime::random::Random;
 
@@ -129,6 +130,7 @@ impl Beginning {
             tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
             tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
             tokio::spawn(room::watch_log(context.clone())),
+            tokio::spawn(members::catch_up(context.clone())),
             tokio::spawn(memory::watch(context.clone(), self.meter)),
             tokio::spawn(members::report(
                 context.clone(),
@@ -192,21 +194,30 @@ impl Place {
         let identity = *storage.identity();
         if let (Some(me), Some(cluster)) = (identity.node, identity.cluster) {
             forming::check_seeds(hub, seeds, cluster).await?;
-            return Ok(Self { me, peers: BTreeMap::new(), founders: None });
+            if is_planted(Planted::PeersForgotten) {
+                return Ok(Self { me, peers: BTreeMap::new(), founders: None });
+            }
+            let expected = storage.expected_system().await?;
+            if expected.cluster_id.is_some() {
+                let peers = forming::peers(&expected).into_iter().map(|(id, at)| (id, at.peer)).collect();
+                return Ok(Self { me, peers, founders: None });
+            }
         }
+        // A member that was told nothing before it ended is taken in once more, as the same one.
+        let belongs_to = identity.rejoins.or(identity.cluster);
         let formed = match (identity.node, seeds.is_empty()) {
             // Stopped while it was founding: it may have voted already, so it stays who it was.
-            (Some(me), _) if storage.knows_system_group() => {
+            (Some(me), _) if belongs_to.is_none() && storage.knows_system_group() => {
                 let mut nodes = founders(seeds);
                 nodes.insert(me, NodeInfo { instance, addresses: own, removed: false });
                 Formed::Founder { me, nodes }
             }
-            (_, true) if identity.rejoins.is_none() => {
+            (_, true) if belongs_to.is_none() => {
                 let me = NodeId(1);
                 let info = NodeInfo { instance, addresses: own, removed: false };
                 Formed::Founder { me, nodes: BTreeMap::from([(me, info)]) }
             }
-            _ => forming::form(hub, instance, identity.rejoins, seeds, &own).await,
+            _ => forming::form(hub, instance, belongs_to, seeds, &own).await,
         };
         match formed {
             Formed::Founder { me, nodes } => {

@@ -2,12 +2,13 @@
 
 use crate::context::NodeContext;
 use crate::control::{propose, propose_anywhere};
+use crate::router::{Gossip, RouterMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use trandb_cluster::system::{NodeAddresses, NodeInfo, SystemApplied, SystemCommand};
-use trandb_cluster::{ClusterId, InstanceId, NodeId, PartitionId};
-use trandb_runtime::peer::Answer;
+use trandb_cluster::{ClusterId, InstanceId, NodeId, PartitionId, wire};
+use trandb_runtime::peer::{Answer, Ask};
 
 /// How long the system group is given to take a command.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -65,6 +66,37 @@ pub(super) async fn found(context: Arc<NodeContext>, nodes: BTreeMap<NodeId, Nod
             }
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Asks who the members are while another node's map is newer than this node's. It may lack the system group's leader among
+/// its peers, from which it would hear of newer ones. Runs until the node stops.
+pub(super) async fn catch_up(context: Arc<NodeContext>) {
+    /// Between two looks. Who is behind at two of them is not just about to hear.
+    const LOOK: Duration = Duration::from_secs(1);
+    let heard = context.hub.heard();
+    let mut behind = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let epoch = context.system().epoch;
+        let ahead = heard.borrow().iter().find_map(|(&node, gossip)| {
+            // One of another version says nothing here.
+            let gossip: Gossip = wire::decode(gossip).ok()?;
+            (gossip.epoch > epoch).then_some(node)
+        });
+        let waits = std::mem::replace(&mut behind, ahead.map(|_| epoch)) == Some(epoch);
+        let Some(at) = ahead.filter(|_| waits).and_then(|node| context.hub.peers().remove(&node)) else {
+            continue;
+        };
+        match context.hub.ask(&at, Ask::Discover).await {
+            Ok(Answer::Discovered { members, .. }) => {
+                let peers = members.into_iter().map(|(node, addresses)| (node, addresses.peer));
+                let peers = peers.filter(|(node, peer)| *node != context.node && !peer.is_empty()).collect();
+                context.tell_router(RouterMessage::Members(peers));
+            }
+            Ok(other) => tracing::debug!(at, ?other, "the members were not told"),
+            Err(error) => tracing::debug!(at, %error, "the members were not told"),
+        }
     }
 }
 

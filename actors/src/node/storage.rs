@@ -3,16 +3,19 @@
 use super::StartError;
 use super::options::{DiskWork, StorageDoor};
 use crate::partition::checkpoint_index;
-use crate::replica::system_checkpoint_index;
+use crate::replica::{expected_system, system_checkpoint_index};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use trandb_cluster::system::SystemState;
 use trandb_cluster::{ClusterId, NodeId, PartitionId};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::{DataDir, Identity};
 use trandb_runtime::disk::{Disk, RealDisk, SimDisk};
-use trandb_runtime::engine::{self, Engine, MemoryEngine, Told, Worker};
+use trandb_runtime::engine::{self, Engine, EngineError, MemoryEngine, Told, Worker};
+use trandb_runtime::raft::{decode_command, log_id};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
 
@@ -123,6 +126,20 @@ impl Storage {
 
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What is known here of the cluster: the system group's state if all of its log is committed, which it need not be.
+    pub(super) async fn expected_system(&self) -> Result<SystemState, StartError> {
+        let mut log = Vec::new();
+        for (&index, &(term, location)) in
+            self.recovered.get(&PartitionId::SYSTEM).iter().flat_map(|group| &group.entries)
+        {
+            let payload = self.reader.read(location)?.payload;
+            let command = decode_command(log_id(term, index), &payload).map_err(StartError::Checkpoint)?;
+            log.extend(command.map(|command| (index, command)));
+        }
+        let expected = self.engine.run(move |engine| Ok::<_, EngineError>(expected_system(engine, log)));
+        expected.await.map_err(io::Error::other).flatten().map_err(StartError::Checkpoint)
     }
 
     /// Whether the system group's log holds anything.

@@ -93,3 +93,21 @@ async fn a_checkpoint_that_cannot_be_decoded_is_corrupt() {
     assert_eq!(code, 65, "{message}");
     assert!(message.contains("p3"), "{message}");
 }
+
+#[tokio::test]
+async fn what_the_log_says_of_the_cluster_is_known_without_a_checkpoint() {
+    let disk = SimDisk::new();
+    let node = crate::node::start(crate::testing::options(&disk, |_| ())).await.expect("starts");
+    crate::testing::wait_ready(&node).await;
+    let (cluster, peer) = (node.database().context().system().cluster_id, node.addresses().peer.clone());
+    node.shutdown().await;
+
+    let storage = open(&disk, &MemoryEngine::new()).await.expect("nothing was purged");
+    let expected = storage.expected_system().await.expect("is what was written");
+    assert!(cluster.is_some());
+    assert_eq!(expected.cluster_id, cluster);
+    assert_eq!(expected.nodes[&NodeId(1)].addresses.peer, peer);
+
+    let nothing = open(&SimDisk::new(), &MemoryEngine::new()).await.expect("opens");
+    assert_eq!(nothing.expected_system().await.expect("there is nothing").cluster_id, None);
+}

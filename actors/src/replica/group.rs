@@ -16,7 +16,7 @@ use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
     Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, ServerState, StateMachine, WatchReceiver,
-    raft_config, voters,
+    members, raft_config, voters,
 };
 use trandb_runtime::rpc::Reply;
 
@@ -336,11 +336,13 @@ impl Group {
         let (lead, vote, state, running, last_log, voters) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
+            let committed = members(&metrics.committed_membership_config);
             let lead = Lead {
                 term: metrics.current_term,
                 leader: metrics.current_leader.map(NodeId),
                 applied: metrics.last_applied.map_or(0, |id| id.index),
-                voters: voters(&metrics.committed_membership_config),
+                voters: committed.voters.into_iter().collect(),
+                learners: committed.learners.into_iter().collect(),
             };
             let voters = voters(&metrics.membership_config);
             let last_log = metrics.last_log_index.unwrap_or(0);
@@ -360,7 +362,8 @@ impl Group {
         }
         // How far the leader has come is only for people to see: it may be a little old.
         let due = lead != self.seen && self.last_seen.elapsed() >= APPLIED_NEWS;
-        if changed || lead.voters != self.seen.voters || due {
+        let reshaped = (&lead.voters, &lead.learners) != (&self.seen.voters, &self.seen.learners);
+        if changed || reshaped || due {
             self.last_seen = Instant::now();
             self.seen = lead.clone();
             self.context.tell_router(RouterMessage::Seen(self.id, lead.clone()));

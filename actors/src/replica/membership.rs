@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use trandb_cluster::{NodeId, PartitionId};
+use trandb_cluster::{Epoch, NodeId, PartitionId};
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ChangeMembers, GivenAway, Raft, WatchReceiver, unfinished};
 
@@ -107,6 +107,7 @@ struct Leader {
 impl Leader {
     async fn reconfigure(&self, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
         let raft = &self.raft;
+        let began = self.context.system().epoch;
         let known: BTreeSet<u64> = {
             let metrics = raft.metrics();
             metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
@@ -115,7 +116,7 @@ impl Leader {
             raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
         }
         let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-        self.wait_for_new_voters(&wanted).await?;
+        self.wait_for_new_voters(&wanted, began).await?;
         let now = self.voters();
         if now != wanted {
             let some_stay = learners.iter().any(|node| now.contains(&node.0));
@@ -146,9 +147,11 @@ impl Leader {
         metrics.borrow_watched().membership_config.voter_ids().collect()
     }
 
-    /// Until they are hardly behind.
-    async fn wait_for_new_voters(&self, wanted: &BTreeSet<u64>) -> Result<(), String> {
+    /// Until they are hardly behind, and have all that there is now; or until the map, asked for at that epoch, wants others. With less, the log of one that stops as soon as it votes
+    /// may be without what it finds its peers by, while these cannot commit anything without it.
+    async fn wait_for_new_voters(&self, wanted: &BTreeSet<u64>, began: Epoch) -> Result<(), String> {
         let deadline = Instant::now() + CATCH_UP_MAX;
+        let there = self.raft.metrics().borrow_watched().last_log_index;
         loop {
             let behind = {
                 let metrics = self.raft.metrics();
@@ -159,8 +162,9 @@ impl Leader {
                 let last = metrics.last_log_index.unwrap_or(0);
                 let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
                 wanted.iter().copied().find(|id| {
-                    let matched = replication.get(id).copied().flatten().map_or(0, |id| id.index);
-                    *id != metrics.id && !now.contains(id) && matched + CATCH_UP_ENTRIES < last
+                    let matched = replication.get(id).copied().flatten().map(|id| id.index);
+                    let behind = matched < there || matched.unwrap_or(0) + CATCH_UP_ENTRIES < last;
+                    *id != metrics.id && !now.contains(id) && behind
                 })
             };
             match behind {
@@ -168,9 +172,22 @@ impl Leader {
                 Some(id) if Instant::now() > deadline => {
                     return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
                 }
+                // Who is not wanted any more may have gone.
+                Some(id) if self.is_outdated(wanted, began) => {
+                    return Err(format!("{} is waited for no longer, the map has moved on", NodeId(id)));
+                }
                 Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// Whether the map has moved on since that epoch, and does not want these voters.
+    fn is_outdated(&self, wanted: &BTreeSet<u64>, since: Epoch) -> bool {
+        let system = self.context.system();
+        let replicas = system.partitions.get(&self.id).map(|info| &info.replicas);
+        let wants =
+            |replicas: &Vec<NodeId>| replicas.iter().map(|node| node.0).collect::<BTreeSet<_>>() == *wanted;
+        system.epoch > since && !replicas.is_none_or(wants)
     }
 
     /// Changes the voters; those that are none any more follow on if they `stay`. One that will not vote does not lead any more

@@ -17,18 +17,19 @@ pub use group::{GroupActor, GroupArguments, Machine};
 pub use system::SystemMachine;
 #[cfg(test)]
 pub(crate) use system::system_checkpoint_meta;
-pub(crate) use system::{checkpoint_loop, system_checkpoint_index};
+pub(crate) use system::{checkpoint_loop, expected_system, system_checkpoint_index};
 
 use crate::context::NodeContext;
 use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};
 use crate::supervise::Restarts;
 use beats::BeatsActor;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use trandb_cluster::{NodeId, PartitionId};
-use trandb_runtime::raft::{BeatsMessage, GroupLog, LocalRaft, RaftMessage};
+use trandb_runtime::planted::{Planted, is_planted};
+use trandb_runtime::raft::{BeatsMessage, GroupLog, LocalRaft, RaftMessage, WatchReceiver, members};
 use trandb_runtime::wal::RecoveredGroup;
 
 /// How often placement is compared with what runs here.
@@ -174,12 +175,19 @@ impl Replicas {
         Ok(())
     }
 
-    /// Starts what the map wants here and does not run; ends what runs and is not a member any more.
+    /// Starts what the map wants here and does not run, and what the log holds: a replica that was on its way to another node
+    /// when this one ended may be the one that all others lack. Ends what runs and is not a member any more.
     async fn reconcile(&mut self) -> Result<(), ActorProcessingErr> {
         let state = self.context.system();
         let me = self.context.node;
-        for (&id, info) in &state.partitions {
-            if info.replicas.contains(&me) && !self.running.contains_key(&id) {
+        let wanted =
+            state.partitions.iter().filter(|(_, info)| info.replicas.contains(&me)).map(|(&id, _)| id);
+        let mut here: BTreeSet<PartitionId> = wanted.collect();
+        if !is_planted(Planted::MovingForgotten) {
+            here.extend(self.recovered.lock().expect("no holder of the lock panics").keys());
+        }
+        for id in here {
+            if !self.running.contains_key(&id) {
                 self.start_data(id).await?;
             }
         }
@@ -199,11 +207,27 @@ impl Replicas {
         Ok(())
     }
 
-    /// Whether the group's leader, elsewhere, says that it goes on without this node.
+    /// Whether the group's leader, elsewhere, says that it goes on without this node. What it said before it let the node in
+    /// does not count: a voter that forgets what it acknowledged would take back what was committed.
     fn has_left(&self, id: PartitionId) -> bool {
         let routes = self.context.routes.borrow();
-        routes.leader(id).is_some_and(|leader| leader != self.context.node)
-            && routes.voters(id).is_some_and(|voters| !voters.contains(&self.context.node))
+        let Some(lead) = routes.leads.get(&id) else { return false };
+        let me = self.context.node;
+        let without = lead.leader.is_some_and(|leader| leader != me)
+            && !lead.voters.is_empty()
+            && !lead.voters.contains(&me)
+            && !lead.learners.contains(&me);
+        without && self.let_in_at(id) <= Some(lead.applied)
+    }
+
+    /// Index of the entry that, as far as this node's log goes, made it a member of the group. None if it is none.
+    fn let_in_at(&self, id: PartitionId) -> Option<u64> {
+        let raft = self.context.raft(id)?;
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let is_member = members(membership).contains(self.context.node);
+        is_member.then(|| membership.log_id().map_or(0, |log_id| log_id.index))
     }
 
     fn log(&mut self, id: PartitionId) -> Result<GroupLog, ActorProcessingErr> {
@@ -353,7 +377,9 @@ impl Replicas {
         }
         self.context.engine.run(move |engine| crate::partition::forget(engine, id)).await?;
         self.context.alarms.end_all(id, |_| true);
-        tracing::info!(partition = %id, "the replica has left this node");
+        let routes = self.context.routes.borrow();
+        let (node, leader, voters) = (self.context.node, routes.leader(id), routes.voters(id));
+        tracing::info!(partition = %id, %node, ?leader, ?voters, "the replica has left this node");
         Ok(())
     }
 }

@@ -30,11 +30,33 @@ struct Applied {
 /// # Errors
 /// When the engine fails or the checkpoint cannot be decoded.
 pub(crate) fn system_checkpoint_index(engine: &dyn engine::Engine) -> io::Result<Option<u64>> {
-    let Some(meta) = engine.meta(PartitionId::SYSTEM)? else { return Ok(None) };
-    let undecodable =
-        |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", PartitionId::SYSTEM));
-    let applied: Applied = wire::decode(&meta).map_err(undecodable)?;
-    Ok(applied.log_id.map(|log_id| log_id.index))
+    Ok(checkpoint(engine)?.log_id.map(|log_id| log_id.index))
+}
+
+/// The system group's state as it will be if all of this node's log is committed, of which these are the commands with their
+/// indices. It may not be: this says by which peers a node that restarts finds out, and nothing else.
+///
+/// # Errors
+/// When the engine fails, or something cannot be decoded.
+pub(crate) fn expected_system(
+    engine: &dyn engine::Engine,
+    log: Vec<(u64, Bytes)>,
+) -> io::Result<SystemState> {
+    let Applied { mut state, log_id, .. } = checkpoint(engine)?;
+    let there = log_id.map(|log_id| log_id.index);
+    for (index, command) in log.into_iter().filter(|(index, _)| Some(*index) > there) {
+        state.apply(index, wire::decode(&command).map_err(undecodable)?);
+    }
+    Ok(state)
+}
+
+fn checkpoint(engine: &dyn engine::Engine) -> io::Result<Applied> {
+    let meta = engine.meta(PartitionId::SYSTEM)?;
+    meta.map_or_else(|| Ok(Applied::default()), |meta| wire::decode(&meta).map_err(undecodable))
+}
+
+fn undecodable(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", PartitionId::SYSTEM))
 }
 
 /// A checkpoint of the system group that reaches to `index`.

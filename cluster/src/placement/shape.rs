@@ -47,15 +47,16 @@ pub fn shape_system(are: &Members, nodes: &[NodeId], up: &BTreeSet<NodeId>) -> O
     (next != *are).then_some(next)
 }
 
-/// Whether a partition with these `voters` should be asked to have the `wanted` ones instead.
+/// Whether a partition with the members that there `are` should be asked to have the `wanted` voters instead, and nobody else.
 pub fn should_reshape(
-    voters: &BTreeSet<NodeId>,
+    are: &Members,
     wanted: &BTreeSet<NodeId>,
     system: &Members,
     up: &BTreeSet<NodeId>,
 ) -> bool {
     let can_catch_up = |node: &NodeId| up.contains(node) && system.contains(*node);
-    !voters.is_empty() && voters != wanted && wanted.difference(voters).all(can_catch_up)
+    let differ = are.voters != *wanted || !are.learners.is_subset(wanted);
+    !are.voters.is_empty() && differ && wanted.difference(&are.voters).all(can_catch_up)
 }
 
 #[cfg(test)]
@@ -108,13 +109,22 @@ mod tests {
     #[test]
     fn partitions_ask_for_those_only_that_know_of_them() {
         let (one, two) = (nodes(&[1]), nodes(&[1, 2]));
+        let (of_one, of_two) = (members(&[1], &[]), members(&[1, 2], &[]));
         let up = nodes(&[1, 2]);
-        assert!(!should_reshape(&one, &two, &members(&[1], &[]), &up), "2 has not heard of it");
-        assert!(should_reshape(&one, &two, &members(&[1, 2], &[]), &up));
-        assert!(should_reshape(&one, &two, &members(&[1], &[2]), &up));
-        assert!(!should_reshape(&one, &two, &members(&[1, 2], &[]), &one), "2 is down");
-        assert!(!should_reshape(&two, &two, &members(&[1, 2], &[]), &up));
-        assert!(!should_reshape(&nodes(&[]), &two, &members(&[1, 2], &[]), &up), "nobody leads it yet");
-        assert!(should_reshape(&two, &one, &members(&[1], &[]), &one), "who leaves need not be up");
+        assert!(!should_reshape(&of_one, &two, &of_one, &up), "2 has not heard of it");
+        assert!(should_reshape(&of_one, &two, &of_two, &up));
+        assert!(should_reshape(&of_one, &two, &members(&[1], &[2]), &up));
+        assert!(!should_reshape(&of_one, &two, &of_two, &one), "2 is down");
+        assert!(!should_reshape(&of_two, &two, &of_two, &up));
+        assert!(!should_reshape(&members(&[], &[]), &two, &of_two, &up), "nobody leads it yet");
+        assert!(should_reshape(&of_two, &one, &of_one, &one), "who leaves need not be up");
+    }
+
+    #[test]
+    fn a_learner_of_an_earlier_wish_is_let_go() {
+        let (one, both) = (nodes(&[1]), nodes(&[1, 2]));
+        let on_its_way = members(&[1], &[2]);
+        assert!(should_reshape(&on_its_way, &one, &members(&[1, 2], &[]), &one));
+        assert!(should_reshape(&on_its_way, &both, &members(&[1, 2], &[]), &both), "it is to vote");
     }
 }

@@ -178,6 +178,10 @@ impl Hub {
         self.reconcile();
     }
 
+    pub(super) fn wanted(&self) -> BTreeMap<NodeId, String> {
+        lock(&self.wanted).clone()
+    }
+
     /// Brings the peers in line with what is wanted.
     fn reconcile(self: &Arc<Self>) {
         let Some(me) = self.node() else { return };

@@ -118,6 +118,11 @@ impl PeerHub {
         self.hub.set_peers(peers);
     }
 
+    /// The nodes that links are kept to, as [`PeerHub::set_peers`] said last.
+    pub fn peers(&self) -> BTreeMap<NodeId, String> {
+        self.hub.wanted()
+    }
+
     /// Lets calls reach an actor of this node by its short name, such as `p3/raft`. An actor of that name from
     /// before is replaced, as after a restart.
     pub fn register(&self, name: &str, cell: ActorCell) {

@@ -65,6 +65,17 @@ pub fn decode_entry(log_id: LogId, payload: &Bytes) -> io::Result<EntryOf<TypeCo
     Ok(openraft::Entry { log_id, payload })
 }
 
+/// The command in what [`encode_entry`] wrote, if it is that of one.
+///
+/// # Errors
+/// As [`decode_entry`].
+pub fn decode_command(log_id: LogId, payload: &Bytes) -> io::Result<Option<Bytes>> {
+    Ok(match decode_entry(log_id, payload)?.payload {
+        EntryPayload::Normal(Proposal(command)) => Some(command),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    })
+}
+
 /// None if it is not worth it.
 fn compress(command: &[u8]) -> Option<Bytes> {
     let length = u32::try_from(command.len()).ok()?;

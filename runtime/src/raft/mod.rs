@@ -31,7 +31,7 @@ mod types;
 pub mod witness;
 
 pub use beats::{BEATS_ACTOR, Beat, BeatsAnswer, BeatsCall, BeatsMessage, Heartbeats};
-pub use codec::{decode_entry, encode_entry};
+pub use codec::{decode_command, decode_entry, encode_entry};
 pub use lease::{GivenAway, heard_within, lease_valid};
 pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
