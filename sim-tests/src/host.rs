@@ -68,18 +68,21 @@ pub struct Host {
     may_fail: AtomicBool,
     /// Whether it has not.
     failed: AtomicBool,
+    /// Whether it is there: a node that joins later starts when it is.
+    there: watch::Sender<bool>,
     /// Tells the clocks that move by themselves how far; each is of the boot that listens.
     leaps: watch::Sender<Duration>,
 }
 
 impl Host {
-    /// The machine in that place of the plan, with an empty disk. `names` are all first members.
+    /// The machine in that place of the plan, with an empty disk. `names` are those of all; its node waits for [`Host::arrive`] if
+    /// it is none of the first members.
     pub fn new(plan: &Plan, index: usize, names: &[String], park: SocketAddr) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
         let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None, rejoins: None };
         Self {
             name: names[index].clone(),
-            seeds: names.iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
+            seeds: names[..plan.founders()].iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
             partitions: plan.partitions,
             replication: plan.replication,
             work: match plan.sync_max {
@@ -97,6 +100,7 @@ impl Host {
             memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            there: watch::Sender::new(index < plan.founders()),
             leaps: watch::Sender::new(Duration::ZERO),
         }
     }
@@ -154,6 +158,11 @@ impl Host {
         }
     }
 
+    /// Has the node start, if it was not there from the beginning.
+    pub fn arrive(&self) {
+        self.there.send_replace(true);
+    }
+
     /// Boots the node and runs it until it fails.
     ///
     /// # Errors
@@ -161,6 +170,8 @@ impl Host {
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_local(self.clone().keep_time());
+        // The sender is this host's.
+        let _ = self.there.subscribe().wait_for(|there| *there).await;
         let why = match node::start(self.options(boot)).await {
             Ok(node) => {
                 tracing::info!(host = self.name, boot, node = %node.node(), "booted");

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use trandb_runtime::planted::{PLANTED, Planted};
 
 /// The scenario that looks for a fault, where storms hardly ever come upon it.
-const SCENARIOS: [(Planted, &str); 5] = [
+const SCENARIOS: [(Planted, &str); 7] = [
     (Planted::VoteAfterRestart, "lenders"),
     (Planted::LearnerLease, "demoted"),
     (Planted::ForgetInFlight, "forsaken"),
     (Planted::LeaseWhenGivenAway, "heir"),
     (Planted::LeadWithoutVote, "unseated"),
+    (Planted::PeersForgotten, "newcomers"),
+    (Planted::MovingForgotten, "newcomers"),
 ];
 
 /// Prints for every fault that can be planted how many seeds of the sweep's scenario, or of that which looks for it, it takes

@@ -11,6 +11,9 @@ use trandb_client::{Client, Condition, Error};
 /// How long a cluster may take to form, or to be whole again after a fault.
 const WHOLE_MAX: Duration = Duration::from_secs(20);
 
+/// How long a node may take to become a member while anything may go wrong: as long as all faults of a plan, and more.
+const JOINED_MAX: Duration = Duration::from_secs(40);
+
 /// How long nodes that reach a majority may take to serve every register again.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
 
@@ -41,10 +44,18 @@ impl Liveness {
     /// # Errors
     /// What is still missing after `WHOLE_MAX`.
     pub async fn whole(&self, when: &str) -> turmoil::Result {
+        self.whole_of(self.clients.len(), when).await
+    }
+
+    /// The same of a cluster that has so many nodes yet.
+    ///
+    /// # Errors
+    /// As [`Liveness::whole`].
+    pub async fn whole_of(&self, nodes: usize, when: &str) -> turmoil::Result {
         let deadline = Instant::now() + WHOLE_MAX;
         let mut node = 0;
-        while node < self.clients.len() {
-            match self.missing(node).await {
+        while node < nodes {
+            match self.missing(node, nodes).await {
                 None => node += 1,
                 Some(why) if Instant::now() >= deadline => {
                     return Err(format!("not whole within {WHOLE_MAX:?} {when}: n{}: {why}", node + 1).into());
@@ -56,14 +67,14 @@ impl Liveness {
         Ok(())
     }
 
-    /// What a node misses to be part of a whole cluster.
-    async fn missing(&self, node: usize) -> Option<String> {
+    /// What a node misses to be part of a whole cluster of so many.
+    async fn missing(&self, node: usize, nodes: usize) -> Option<String> {
         let view = match self.clients[node].cluster_status().await {
             Ok(view) => view,
             Err(error) => return Some(error.to_string()),
         };
         // The system group is one of them.
-        if view.nodes.len() != self.clients.len() || view.partitions.len() != self.partitions + 1 {
+        if view.nodes.len() != nodes || view.partitions.len() != self.partitions + 1 {
             return Some(format!("{} nodes, {} groups", view.nodes.len(), view.partitions.len()));
         }
         if let Some(down) = view.nodes.iter().find(|node| node.state != "up") {
@@ -76,6 +87,25 @@ impl Liveness {
             Ok(report) if report.identical => None,
             Ok(report) => Some(format!("replicas differ: {:?}", report.partitions)),
             Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Waits until the cluster has so many members.
+    ///
+    /// # Errors
+    /// That it has not after `JOINED_MAX`.
+    pub async fn has_members(&self, nodes: usize) -> turmoil::Result {
+        let deadline = Instant::now() + JOINED_MAX;
+        loop {
+            for client in &self.clients {
+                if client.cluster_status().await.is_ok_and(|view| view.nodes.len() >= nodes) {
+                    return Ok(());
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("n{nodes} is no member {JOINED_MAX:?} after its start").into());
+            }
+            sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -43,6 +43,9 @@ pub struct Plan {
     pub clients: usize,
     /// How long these clients wait for an answer.
     pub patience: Duration,
+    /// Quiet time before each of the last nodes that join a cluster which the others have founded, and before the one that joined
+    /// ahead of it is a member. Empty where all found it.
+    pub joins: Vec<Duration>,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
@@ -79,6 +82,7 @@ impl Plan {
             workloads: vec![0],
             clients: nodes,
             patience: Duration::from_secs(2),
+            joins: Vec::new(),
             faults: Vec::new(),
             limit: Duration::from_secs(90),
         }
@@ -101,7 +105,7 @@ impl Plan {
                 break drawn;
             }
         };
-        Self {
+        let mut plan = Self {
             seed,
             nodes,
             partitions,
@@ -114,11 +118,17 @@ impl Plan {
             // Clients of one node alone never see what another one says.
             clients: pick(&mut random, &[1, 2, 3, 3, 3]).min(nodes),
             patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
+            joins: Vec::new(),
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
-            // None, a good disk and a bad one. Last: what is drawn before is as it was.
+            // None, a good disk and a bad one.
             sync_max: Duration::from_millis(pick(&mut random, &[0, 4, 4, 20])),
-        }
+        };
+        let joining = pick(&mut random, &[0, 0, 1, 2, nodes]).min(nodes - 1);
+        plan.joins = (0..joining).map(|_| Duration::from_millis(random.random_range(50..2_500))).collect();
+        // Whoever is there from the beginning.
+        plan.clients = plan.clients.min(plan.founders());
+        plan
     }
 
     /// Leaves out the faults in these places, as a shorter plan that may fail as well.
@@ -143,6 +153,11 @@ impl Plan {
     /// Leaves out the workloads of these names.
     pub fn without_workloads(&mut self, names: &BTreeSet<String>) {
         self.workloads.retain(|&place| !names.contains(WORKLOADS[place].name));
+    }
+
+    /// Nodes that are there from the beginning: the first ones.
+    pub fn founders(&self) -> usize {
+        self.nodes - self.joins.len()
     }
 
     /// The plan's workloads.
@@ -199,6 +214,14 @@ impl fmt::Display for Plan {
             self.clients,
             self.patience
         )?;
+        if !self.joins.is_empty() {
+            write!(
+                f,
+                "\njoins      {} nodes, one after the other, after {:?}",
+                self.joins.len(),
+                self.joins
+            )?;
+        }
         for (place, planned) in self.faults.iter().enumerate() {
             write!(f, "\nfault {place}    {planned:?}")?;
         }

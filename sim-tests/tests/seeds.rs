@@ -33,7 +33,9 @@ fn a_few_storms_hold() {
 /// The scenarios of bugs that the simulation found.
 #[test]
 fn named_scenarios_hold() {
-    for scenario in ["demoted", "ahead", "forsaken", "orphans", "reborn", "heir", "lenders", "unseated"] {
+    for scenario in
+        ["demoted", "ahead", "forsaken", "orphans", "reborn", "heir", "lenders", "unseated", "newcomers"]
+    {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
     }
@@ -48,6 +50,8 @@ fn named_scenarios_find_their_bugs() {
         ("heir", "lease-when-given-away"),
         ("lenders", "vote-after-restart"),
         ("unseated", "lead-without-vote"),
+        ("newcomers", "peers-forgotten"),
+        ("newcomers", "moving-forgotten"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

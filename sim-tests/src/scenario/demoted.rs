@@ -32,6 +32,7 @@ fn plan(seed: u64) -> Plan {
         workloads: places(&["register", "scans"]),
         clients: NODES,
         patience: Duration::from_secs(2),
+        joins: Vec::new(),
         faults: Vec::new(),
         ..drawn
     }

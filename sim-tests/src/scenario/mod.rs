@@ -6,6 +6,7 @@ mod forsaken;
 mod heir;
 mod lenders;
 mod load;
+mod newcomers;
 mod orphans;
 mod partition;
 mod reborn;
@@ -46,6 +47,7 @@ pub const SCENARIOS: &[Scenario] = &[
     heir::SCENARIO,
     lenders::SCENARIO,
     unseated::SCENARIO,
+    newcomers::SCENARIO,
 ];
 
 /// The scenario of that name.

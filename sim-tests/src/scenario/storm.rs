@@ -23,14 +23,30 @@ const CALM: Duration = Duration::from_secs(1);
 
 pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
     let liveness = Liveness::new(&cluster, &plan, board.clone())?;
-    liveness.whole("after forming").await?;
-    futures_util::join!(strike(&cluster, &plan, Lane::Network), strike(&cluster, &plan, Lane::Machine));
+    liveness.whole_of(plan.founders(), "after forming").await?;
+    let (joined, (), ()) = futures_util::join!(
+        join(&cluster, &plan, &liveness),
+        strike(&cluster, &plan, Lane::Network),
+        strike(&cluster, &plan, Lane::Machine)
+    );
+    joined?;
     sleep(CALM).await;
     board.stop();
     liveness.whole("at the end").await?;
     liveness.releases("at the end").await?;
     liveness.serves((0..cluster.nodes()).collect(), "at the end").await?;
     liveness.whole("after the last writes").await
+}
+
+/// One node after the other that was not there from the beginning. Members' ids are their places then.
+async fn join(cluster: &Cluster, plan: &Plan, liveness: &Liveness) -> turmoil::Result {
+    for (node, &after) in (plan.founders()..).zip(&plan.joins) {
+        sleep(after).await;
+        tracing::info!(node = node + 1, "a node joins");
+        cluster.host(node).arrive();
+        liveness.has_members(node + 1).await?;
+    }
+    Ok(())
 }
 
 /// One fault of a lane after the other.
