@@ -383,7 +383,9 @@ impl Group {
             self.context.gauges.raft(self.id, lead.term, leads, lead.applied, lag);
         }
         let votes = voters.contains(&self.context.node);
-        if state == ServerState::Leader && !votes && !is_planted(Planted::LeadWithoutVote) {
+        // Who goes on with a lease is found only where it goes on.
+        let goes_on = is_planted(Planted::LeadWithoutVote) || is_planted(Planted::LearnerLease);
+        if state == ServerState::Leader && !votes && !goes_on {
             self.lead_no_more(&voters);
         }
         let may_stand = self.may_elect() && !self.is_suspect();
