@@ -43,8 +43,8 @@ pub struct Plan {
     pub clients: usize,
     /// How long these clients wait for an answer.
     pub patience: Duration,
-    /// Quiet time before each of the last nodes that join a cluster which the others have founded, and before the one that joined
-    /// ahead of it is a member. Empty where all found it.
+    /// The last nodes join a cluster that the others have founded, one after the other: how long after the one ahead is a
+    /// member. Empty where all found it.
     pub joins: Vec<Duration>,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,

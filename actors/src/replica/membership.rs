@@ -147,8 +147,9 @@ impl Leader {
         metrics.borrow_watched().membership_config.voter_ids().collect()
     }
 
-    /// Until they are hardly behind, and have all that there is now; or until the map, asked for at that epoch, wants others. With less, the log of one that stops as soon as it votes
-    /// may be without what it finds its peers by, while these cannot commit anything without it.
+    /// Until they are hardly behind, and have all that there is now. With less, the log of one that stops as soon as it votes
+    /// may be without what it finds its peers by, while these cannot commit anything without it. Given up once the map, asked for
+    /// at the epoch `began`, wants others.
     async fn wait_for_new_voters(&self, wanted: &BTreeSet<u64>, began: Epoch) -> Result<(), String> {
         let deadline = Instant::now() + CATCH_UP_MAX;
         let there = self.raft.metrics().borrow_watched().last_log_index;
