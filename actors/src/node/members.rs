@@ -79,7 +79,10 @@ pub(super) async fn catch_up(context: Arc<NodeContext>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let epoch = context.system().epoch;
+        let states = context.hub.states().borrow().clone();
         let ahead = heard.borrow().iter().find_map(|(&node, gossip)| {
+            // What was heard stays when its node is down, which would not answer.
+            states.get(&node).filter(|state| state.is_up())?;
             // One of another version says nothing here.
             let gossip: Gossip = wire::decode(gossip).ok()?;
             (gossip.epoch > epoch).then_some(node)
