@@ -154,6 +154,7 @@ impl RouterState {
             .filter(|(node, info)| *node != self.context.node && !info.addresses.peer.is_empty())
             .map(|(node, info)| (node, info.addresses.peer.clone()));
         peers.extend(known);
+        self.context.hub.set_instances(system.instances());
         self.context.hub.set_peers(peers);
         self.routes.table = Arc::new(table);
         self.publish();

@@ -27,7 +27,8 @@ pub enum SeedState {
         /// The cluster.
         cluster: ClusterId,
     },
-    /// A node whose data was put aside. It waits to be taken in by its cluster again.
+    /// A node that belongs to a cluster of which it cannot take anybody in yet: it is starting, or its data was put aside and it
+    /// waits to be taken in again itself.
     Rejoins {
         /// The cluster.
         cluster: ClusterId,
@@ -72,7 +73,7 @@ pub fn decide(instance: InstanceId, seeds: &[String], answers: &[SeedState]) -> 
     }
     for (seed, answer) in seeds.iter().zip(answers) {
         if let SeedState::Rejoins { cluster } = answer {
-            return Decision::Wait(format!("{seed} was in cluster {cluster}, of which no member answers"));
+            return Decision::Wait(format!("{seed} is of cluster {cluster}, of which no member is up"));
         }
     }
     let mut me = None;
@@ -196,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_founds_beside_a_node_whose_data_was_put_aside() {
+    fn nobody_founds_beside_a_node_that_belongs_to_a_cluster() {
         let answers = [fresh(7), fresh(8), SeedState::Rejoins { cluster: ClusterId(5) }];
         let Decision::Wait(why) = decide(InstanceId(8), &seeds(), &answers) else { panic!("there was one") };
-        assert_eq!(why, format!("c:1 was in cluster {}, of which no member answers", ClusterId(5)));
+        assert_eq!(why, format!("c:1 is of cluster {}, of which no member is up", ClusterId(5)));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Planted {
     PeersForgotten,
     /// A node that restarts begins only those replicas that it is to keep.
     MovingForgotten,
+    /// A member that is starting says that it belongs to no cluster.
+    StartingIsFresh,
 }
 
 /// All of them, by name.
@@ -85,6 +87,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("lead-without-vote", Planted::LeadWithoutVote),
     ("peers-forgotten", Planted::PeersForgotten),
     ("moving-forgotten", Planted::MovingForgotten),
+    ("starting-is-fresh", Planted::StartingIsFresh),
 ];
 
 #[cfg(debug_assertions)]

@@ -27,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 enum Order {
     Crash(usize),
     Bounce(usize),
+    /// See [`Cluster::lose_disk`].
+    Replace(usize, bool),
     /// Messages to and from the node take up to this long.
     Slow(usize, Duration),
 }
@@ -188,8 +190,7 @@ impl Cluster {
 
     /// All groups, the system group first, as the first node that answers sees them.
     pub async fn groups(&self) -> Option<Vec<Group>> {
-        // Founders' ids are their places in the list of seeds.
-        let place = |id: NodeId| (id.0 as usize).checked_sub(1).filter(|&node| node < self.nodes());
+        let place = |id: NodeId| self.hosts.iter().position(|host| host.member() == Some(id));
         for node in 0..self.nodes() {
             let client = self.client(node, node as u64).ok()?.with_timeout(Duration::from_millis(300));
             if let Ok(view) = client.cluster_status().await {
@@ -240,6 +241,12 @@ impl Cluster {
     pub async fn crash(&self, node: usize) {
         tracing::info!(node = self.names[node], "power off");
         self.order(Order::Crash(node)).await;
+    }
+
+    /// Cuts a node's power, and puts an empty disk in the place of its disk; `repaired`: one that knows the node's cluster.
+    pub async fn lose_disk(&self, node: usize, repaired: bool) {
+        tracing::info!(node = self.names[node], repaired, "power off, and the disk is replaced");
+        self.order(Order::Replace(node, repaired)).await;
     }
 
     /// Boots a crashed node with what its disk kept.
@@ -303,6 +310,10 @@ impl Crew {
                     Order::Crash(node) => {
                         sim.crash(self.hosts[node].name());
                         self.hosts[node].lose_power();
+                    }
+                    Order::Replace(node, repaired) => {
+                        sim.crash(self.hosts[node].name());
+                        self.hosts[node].replace_disk(repaired);
                     }
                     Order::Bounce(node) => sim.bounce(self.hosts[node].name()),
                     Order::Slow(node, latency) => {

@@ -47,6 +47,7 @@ const PATHS: &[Path] = &[
     ("full memories", Source::Metric("trandb_memory_refused_writes_total")),
     ("actors restarted", Source::Metric("trandb_actor_restarts_total")),
     ("nodes failed", Source::Line("the node failed, as it must")),
+    ("disks replaced", Source::Line("power off, and the disk is replaced")),
     ("boots", Source::Line("booted")),
 ];
 

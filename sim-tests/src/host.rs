@@ -6,12 +6,12 @@ use crate::plan::Plan;
 use crate::settings::Settings;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use trandb_actors::node::{self, DiskWork, Doors, NodeOptions, StorageDoor};
-use trandb_cluster::InstanceId;
 use trandb_cluster::memory::Usage;
+use trandb_cluster::{ClusterId, InstanceId, NodeId};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::Identity;
 use trandb_runtime::disk::SimDisk;
@@ -47,6 +47,26 @@ impl Meter for SimMemory {
     }
 }
 
+/// What a node's data directory is on.
+#[derive(Clone)]
+struct Media {
+    disk: SimDisk,
+    engine: MemoryEngine,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl Media {
+    /// Empty, but for the cluster that the node is to be taken in by again, if any.
+    fn blank(instance: u64, rejoins: Option<ClusterId>) -> Self {
+        let identity = Identity { instance: InstanceId(instance), node: None, cluster: None, rejoins };
+        Self { disk: SimDisk::new(), engine: MemoryEngine::new(), identity: Arc::new(Mutex::new(identity)) }
+    }
+
+    fn identity(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A simulated machine with a node on it.
 pub struct Host {
     name: String,
@@ -60,9 +80,8 @@ pub struct Host {
     /// See [`NodeOptions::park`].
     park: SocketAddr,
     boots: AtomicU64,
-    disk: SimDisk,
-    engine: MemoryEngine,
-    identity: Arc<Mutex<Identity>>,
+    /// Replaced as one.
+    media: Mutex<Media>,
     memory: SimMemory,
     /// Whether a fault is under way that a node must not survive.
     may_fail: AtomicBool,
@@ -79,7 +98,6 @@ impl Host {
     /// it is none of the first members.
     pub fn new(plan: &Plan, index: usize, names: &[String], park: SocketAddr) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
-        let identity = Identity { instance: InstanceId(seed | 1), node: None, cluster: None, rejoins: None };
         Self {
             name: names[index].clone(),
             seeds: names[..plan.founders()].iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
@@ -94,9 +112,7 @@ impl Host {
             seed,
             park,
             boots: AtomicU64::new(0),
-            disk: SimDisk::new(),
-            engine: MemoryEngine::new(),
-            identity: Arc::new(Mutex::new(identity)),
+            media: Mutex::new(Media::blank(seed | 1, None)),
             memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -111,8 +127,27 @@ impl Host {
     }
 
     /// The machine's disk.
-    pub fn disk(&self) -> &SimDisk {
-        &self.disk
+    pub fn disk(&self) -> SimDisk {
+        self.media().disk.clone()
+    }
+
+    /// The member that its node is, if it is one.
+    pub fn member(&self) -> Option<NodeId> {
+        self.media().identity().node
+    }
+
+    /// Puts an empty disk in the place of the machine's, which is off. `repaired`: as `trandb-node --repair` leaves it, which knows
+    /// the cluster that it was in.
+    pub fn replace_disk(&self, repaired: bool) {
+        let boot = self.boots.load(Ordering::Relaxed);
+        let mut media = self.media();
+        let was = media.identity();
+        let rejoins = was.cluster.or(was.rejoins).filter(|_| repaired);
+        *media = Media::blank(self.seed.rotate_left(29) ^ (boot << 1) | 1, rejoins);
+    }
+
+    fn media(&self) -> MutexGuard<'_, Media> {
+        self.media.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The machine's memory.
@@ -190,11 +225,13 @@ impl Host {
     /// What the power cut does to the disk: what was not synced is lost, kept or torn.
     pub fn lose_power(&self) {
         let boot = self.boots.load(Ordering::Relaxed);
-        self.disk.crash(self.seed.rotate_left(17) ^ boot);
-        self.engine.crash();
+        let media = self.media();
+        media.disk.crash(self.seed.rotate_left(17) ^ boot);
+        media.engine.crash();
     }
 
     fn options(&self, boot: u64) -> NodeOptions {
+        let Media { disk, engine, identity } = self.media().clone();
         NodeOptions {
             config: self.config(),
             net: Arc::new(SimNet),
@@ -203,9 +240,9 @@ impl Host {
             meter: Arc::new(self.memory.clone()),
             memory_bytes: Some(MEMORY_BYTES),
             storage: StorageDoor::Given {
-                disk: Arc::new(self.disk.clone()),
-                engine: Arc::new(self.engine.clone()),
-                identity: self.identity.clone(),
+                disk: Arc::new(disk),
+                engine: Arc::new(engine),
+                identity,
                 work: self.work,
             },
             conversion: Arc::new(|_| ()),

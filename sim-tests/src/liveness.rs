@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::workload::{Board, REGISTERS, register};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use trandb_client::{Client, Condition, Error};
+use trandb_client::{Client, ClusterView, Condition, Error, NodeView};
 
 /// How long a cluster may take to form, or to be whole again after a fault.
 const WHOLE_MAX: Duration = Duration::from_secs(20);
@@ -74,10 +74,11 @@ impl Liveness {
             Err(error) => return Some(error.to_string()),
         };
         // The system group is one of them.
-        if view.nodes.len() != nodes || view.partitions.len() != self.partitions + 1 {
-            return Some(format!("{} nodes, {} groups", view.nodes.len(), view.partitions.len()));
+        if members(&view).count() != nodes || view.partitions.len() != self.partitions + 1 {
+            let groups = view.partitions.len();
+            return Some(format!("{} nodes, {groups} groups", members(&view).count()));
         }
-        if let Some(down) = view.nodes.iter().find(|node| node.state != "up") {
+        if let Some(down) = members(&view).find(|node| node.state != "up") {
             return Some(format!("{} is {}", down.id, down.state));
         }
         if let Some(headless) = view.partitions.iter().find(|partition| partition.leader.is_none()) {
@@ -98,7 +99,7 @@ impl Liveness {
         let deadline = Instant::now() + JOINED_MAX;
         loop {
             for client in &self.clients {
-                if client.cluster_status().await.is_ok_and(|view| view.nodes.len() >= nodes) {
+                if client.cluster_status().await.is_ok_and(|view| members(&view).count() >= nodes) {
                     return Ok(());
                 }
             }
@@ -150,4 +151,9 @@ impl Liveness {
         self.board.put(&self.clients[node], key, value, Condition::Any).await?;
         self.board.get(&self.clients[node], key).await.map(drop)
     }
+}
+
+/// The nodes that are members still.
+fn members(view: &ClusterView) -> impl Iterator<Item = &NodeView> {
+    view.nodes.iter().filter(|node| node.state != "removed")
 }

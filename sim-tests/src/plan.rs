@@ -46,10 +46,25 @@ pub struct Plan {
     /// The last nodes join a cluster that the others have founded, one after the other: how long after the one ahead is a
     /// member. Empty where all found it.
     pub joins: Vec<Duration>,
+    /// A machine that loses its disk for good meanwhile, if any.
+    pub loss: Option<Loss>,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
     pub limit: Duration,
+}
+
+/// A disk that is lost, with all that was on it: the node comes back as a new member with an empty one.
+#[derive(Debug, Clone)]
+pub struct Loss {
+    /// The node, by index.
+    pub node: usize,
+    /// When, after the cluster has formed.
+    pub after: Duration,
+    /// How long the machine is off.
+    pub lasts: Duration,
+    /// Whether the new disk knows the node's cluster, as one does after `trandb-node --repair`.
+    pub repaired: bool,
 }
 
 /// A fault of a plan.
@@ -83,6 +98,7 @@ impl Plan {
             clients: nodes,
             patience: Duration::from_secs(2),
             joins: Vec::new(),
+            loss: None,
             faults: Vec::new(),
             limit: Duration::from_secs(90),
         }
@@ -119,6 +135,7 @@ impl Plan {
             clients: pick(&mut random, &[1, 2, 3, 3, 3]).min(nodes),
             patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
             joins: Vec::new(),
+            loss: None,
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
             // None, a good disk and a bad one.
@@ -128,6 +145,15 @@ impl Plan {
         plan.joins = (0..joining).map(|_| Duration::from_millis(random.random_range(50..2_500))).collect();
         // Whoever is there from the beginning.
         plan.clients = plan.clients.min(plan.founders());
+        // Fewer replicas do not outlive one of their disks, nor do fewer founders know that there is a cluster.
+        if plan.founders() >= 3 && plan.replication >= 3 && random.random_bool(0.4) {
+            plan.loss = Some(Loss {
+                node: random.random_range(0..plan.founders()),
+                after: Duration::from_millis(random.random_range(50..6_000)),
+                lasts: Duration::from_millis(random.random_range(5..2_500)),
+                repaired: random.random_bool(0.3),
+            });
+        }
         plan
     }
 
@@ -221,6 +247,10 @@ impl fmt::Display for Plan {
                 self.joins.len(),
                 self.joins
             )?;
+        }
+        if let Some(Loss { node, after, lasts, repaired }) = self.loss {
+            let how = if repaired { "repaired" } else { "replaced" };
+            write!(f, "\ndisk       of n{} is {how} after {after:?}, within {lasts:?}", node + 1)?;
         }
         for (place, planned) in self.faults.iter().enumerate() {
             write!(f, "\nfault {place}    {planned:?}")?;

@@ -1,6 +1,6 @@
 //! Many seeds, each in a process of its own, and the shortest plan of one that fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -101,7 +101,7 @@ impl Sweep {
         let mut running: Vec<(u64, Child, std::fs::File)> = Vec::new();
         while next < end || !running.is_empty() {
             while running.len() < self.jobs.max(1) && next < end {
-                match self.start(next, &BTreeSet::new(), &BTreeSet::new()) {
+                match self.start(next, &[]) {
                     Ok((child, output)) => running.push((next, child, output)),
                     Err(error) => {
                         eprintln!("error: cannot start a run: {error}");
@@ -123,37 +123,27 @@ impl Sweep {
     /// One fault or workload after the other is left out for good if the rest still fails. Leaving one out changes
     /// all that comes after it, so what remains may fail in another way; but it fails.
     pub fn minimise(&self, seed: u64, plan: &Plan) -> ExitCode {
-        let (mut faults, mut workloads) = (BTreeSet::new(), BTreeSet::new());
-        let Some(mut last) = self.fails(seed, &faults, &workloads) else {
+        let mut without = Vec::new();
+        let Some(mut last) = self.fails(seed, &without) else {
             println!("seed {seed} does not fail");
             return ExitCode::SUCCESS;
         };
-        for place in (0..plan.faults.len()).rev() {
-            let mut fewer = faults.clone();
-            fewer.insert(place);
-            if let Some(output) = self.fails(seed, &fewer, &workloads) {
-                (faults, last) = (fewer, output);
-            }
-        }
-        for kind in plan.kinds() {
-            let mut fewer = workloads.clone();
-            fewer.insert(kind.name.to_owned());
-            if fewer.len() < plan.workloads.len()
-                && let Some(output) = self.fails(seed, &faults, &fewer)
-            {
-                (workloads, last) = (fewer, output);
+        for part in parts(plan) {
+            without.push(part);
+            match self.fails(seed, &without) {
+                Some(output) => last = output,
+                None => drop(without.pop()),
             }
         }
         print!("{last}");
-        let arguments = arguments(&faults, &workloads).join(" ");
-        println!("shortest   trandb-sim --scenario {} --seed {seed} {arguments}", self.scenario);
+        println!("shortest   trandb-sim --scenario {} --seed {seed} {}", self.scenario, without.join(" "));
         ExitCode::FAILURE
     }
 
     /// What a run printed, if it failed.
     #[allow(clippy::disallowed_methods, reason = "waits for a process, outside of any simulation")]
-    fn fails(&self, seed: u64, faults: &BTreeSet<usize>, workloads: &BTreeSet<String>) -> Option<String> {
-        let (child, output) = self.start(seed, faults, workloads).ok()?;
+    fn fails(&self, seed: u64, without: &[String]) -> Option<String> {
+        let (child, output) = self.start(seed, without).ok()?;
         let mut running = vec![(seed, child, output)];
         loop {
             match take_ended(&mut running) {
@@ -163,12 +153,8 @@ impl Sweep {
         }
     }
 
-    fn start(
-        &self,
-        seed: u64,
-        faults: &BTreeSet<usize>,
-        workloads: &BTreeSet<String>,
-    ) -> std::io::Result<(Child, std::fs::File)> {
+    /// Starts a run that leaves out these parts of its plan.
+    fn start(&self, seed: u64, without: &[String]) -> std::io::Result<(Child, std::fs::File)> {
         // A file takes any amount of output; a pipe would have to be read meanwhile.
         let path = std::env::temp_dir().join(format!("trandb-sim-{}-{seed}", std::process::id()));
         let output = std::fs::File::create_new(&path)?;
@@ -176,7 +162,7 @@ impl Sweep {
         std::fs::remove_file(&path)?;
         let child = Command::new(std::env::current_exe()?)
             .args(["--scenario", &self.scenario, "--seed", &seed.to_string()])
-            .args(arguments(faults, workloads))
+            .args(without)
             .args(&self.arguments)
             .stdout(Stdio::from(output.try_clone()?))
             .stderr(Stdio::from(output))
@@ -185,9 +171,13 @@ impl Sweep {
     }
 }
 
-fn arguments(faults: &BTreeSet<usize>, workloads: &BTreeSet<String>) -> Vec<String> {
-    let faults = faults.iter().map(|place| format!("--without-fault={place}"));
-    faults.chain(workloads.iter().map(|name| format!("--without-workload={name}"))).collect()
+/// What can be left out of a plan, as the arguments that do it.
+fn parts(plan: &Plan) -> Vec<String> {
+    let faults = (0..plan.faults.len()).rev().map(|place| format!("--without-fault={place}"));
+    let joins = (!plan.joins.is_empty()).then(|| "--without-joins".to_owned());
+    let loss = plan.loss.is_some().then(|| "--without-disk-loss".to_owned());
+    let workloads = plan.kinds().map(|kind| format!("--without-workload={}", kind.name));
+    faults.chain(joins).chain(loss).chain(workloads).collect()
 }
 
 /// A run that has ended, and is not among those that run any more.

@@ -33,9 +33,18 @@ fn a_few_storms_hold() {
 /// The scenarios of bugs that the simulation found.
 #[test]
 fn named_scenarios_hold() {
-    for scenario in
-        ["demoted", "ahead", "forsaken", "orphans", "reborn", "heir", "lenders", "unseated", "newcomers"]
-    {
+    for scenario in [
+        "demoted",
+        "ahead",
+        "forsaken",
+        "orphans",
+        "reborn",
+        "heir",
+        "lenders",
+        "unseated",
+        "newcomers",
+        "blank",
+    ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
     }
@@ -52,6 +61,7 @@ fn named_scenarios_find_their_bugs() {
         ("unseated", "lead-without-vote"),
         ("newcomers", "peers-forgotten"),
         ("newcomers", "moving-forgotten"),
+        ("blank", "starting-is-fresh"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

@@ -199,6 +199,7 @@ impl Place {
             }
             let expected = storage.expected_system().await?;
             if expected.cluster_id.is_some() {
+                hub.set_instances(expected.instances());
                 let peers = forming::peers(&expected).into_iter().map(|(id, at)| (id, at.peer)).collect();
                 return Ok(Self { me, peers, founders: None });
             }

@@ -11,6 +11,7 @@ use trandb_cluster::system::{NodeAddresses, NodeInfo};
 use trandb_cluster::{ClusterId, InstanceId, NodeId};
 use trandb_runtime::datadir::Identity;
 use trandb_runtime::peer::{Answer, Ask, HandshakeError, PeerError, PeerHub, Refusal};
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long after a round of questions the next one begins.
 const ROUND: Duration = Duration::from_millis(100);
@@ -172,7 +173,11 @@ impl Receptionist {
                     instance: identity.instance,
                     node: running.as_ref().map(|context| context.node),
                     cluster: system.as_ref().and_then(|system| system.cluster_id),
-                    rejoins: identity.rejoins,
+                    // A member that still reads its log is no fresh node: who has lost a disk would found a second cluster with it.
+                    rejoins: match identity.rejoins {
+                        None if is_planted(Planted::StartingIsFresh) => None,
+                        rejoins => rejoins.or(identity.cluster),
+                    },
                     seeds,
                     members: system.map(|system| peers(&system)).unwrap_or_default(),
                     system_leader: running
@@ -191,4 +196,26 @@ impl Receptionist {
 /// All members' addresses.
 pub(super) fn peers(system: &trandb_cluster::system::SystemState) -> BTreeMap<NodeId, NodeAddresses> {
     system.members().map(|(id, info)| (id, info.addresses.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_member_that_is_starting_still_is_no_fresh_node() {
+        let identity = |node, cluster, rejoins| Identity { instance: InstanceId(7), node, cluster, rejoins };
+        let seen = async |identity| match Receptionist::default()
+            .answer(identity, Vec::new(), Ask::Discover)
+            .await
+        {
+            Answer::Discovered { cluster, rejoins, .. } => (cluster, rejoins),
+            other => panic!("{other:?}"),
+        };
+        let (node, cluster) = (Some(NodeId(1)), Some(ClusterId(5)));
+        assert_eq!(seen(identity(None, None, None)).await, (None, None));
+        assert_eq!(seen(identity(node, None, None)).await, (None, None), "it founds one with others");
+        assert_eq!(seen(identity(node, cluster, None)).await, (None, cluster));
+        assert_eq!(seen(identity(None, None, cluster)).await, (None, cluster));
+    }
 }

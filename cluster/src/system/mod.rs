@@ -66,6 +66,12 @@ pub struct SystemState {
 }
 
 impl SystemState {
+    /// The data directories of all nodes that have reported theirs.
+    pub fn instances(&self) -> BTreeMap<NodeId, InstanceId> {
+        let reported = self.nodes.iter().filter(|(_, info)| info.instance != InstanceId::default());
+        reported.map(|(&id, info)| (id, info.instance)).collect()
+    }
+
     /// Nodes that are not removed.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &NodeInfo)> {
         self.nodes.iter().filter(|(_, info)| !info.removed).map(|(&id, info)| (id, info))

@@ -39,7 +39,7 @@ pub enum Answer {
         node: Option<NodeId>,
         /// None until it knows of one.
         cluster: Option<ClusterId>,
-        /// The cluster that it waits to be taken in by again.
+        /// The cluster that it belongs to: it is starting, or waits to be taken in again.
         #[serde(default)]
         rejoins: Option<ClusterId>,
         /// The seed list that it was started with.

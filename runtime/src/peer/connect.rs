@@ -111,6 +111,9 @@ fn admit(hub: &Hub, hello: &Hello) -> Result<Option<Arc<Peer>>, Refusal> {
         return Err(Refusal::WrongDirection);
     }
     let peer = hub.peer(them).ok_or(Refusal::NotMember)?;
+    if !hub.may_be(them, hello.me.instance) {
+        return Err(Refusal::OtherInstance);
+    }
     if let Purpose::Bulk { link: wanted } = hello.purpose {
         let there = peer.link().is_some_and(|link| link.id == wanted && link.them.boot == hello.me.boot);
         if !there {
@@ -245,7 +248,13 @@ async fn dial(
     let dialed = timeout(DIAL_MAX, async {
         let mut stream = hub.net.dial(addr).await.map_err(|error| failed(error.kind()))?;
         let hello = Hello::new(purpose, hub.me(), to, hub.nonce());
-        match handshake::dial(&mut stream, &hub.secret, &hello).await {
+        let them = handshake::dial(&mut stream, &hub.secret, &hello).await.and_then(|them| match to {
+            Some(to) if !hub.may_be(to, them.instance) => {
+                Err(HandshakeError::Refused(Refusal::OtherInstance))
+            }
+            _ => Ok(them),
+        });
+        match them {
             Ok(them) => Ok((stream, them)),
             Err(reason) => Err(PeerError::Handshake { addr: addr.to_owned(), reason }),
         }

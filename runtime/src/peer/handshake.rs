@@ -119,6 +119,10 @@ pub enum Refusal {
     /// A bulk lane for a link that is not (or no longer) there.
     #[error("no such link")]
     NoLink,
+    /// The member of that number has another data directory: this one has lost it, and with it votes and entries that others
+    /// count on.
+    #[error("the member of that number has another data directory")]
+    OtherInstance,
 }
 
 /// Why a handshake failed.
@@ -174,6 +178,7 @@ impl HandshakeError {
                 Refusal::NotMember => "not_member",
                 Refusal::WrongDirection => "wrong_direction",
                 Refusal::NoLink => "no_link",
+                Refusal::OtherInstance => "other_instance",
             },
         }
     }

@@ -64,6 +64,8 @@ pub(super) struct Hub {
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     /// As last told; applied once the node has an id.
     wanted: Mutex<BTreeMap<NodeId, String>>,
+    /// The members' data directories, as far as they are known.
+    instances: Mutex<BTreeMap<NodeId, InstanceId>>,
     /// Links whose session is not gone yet, by label.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
 }
@@ -94,6 +96,7 @@ impl Hub {
             identifying: tokio::sync::Mutex::default(),
             peers: Mutex::default(),
             wanted: Mutex::default(),
+            instances: Mutex::default(),
             links: Mutex::default(),
         });
         if let Some(node) = options.node {
@@ -176,6 +179,15 @@ impl Hub {
     pub(super) fn set_peers(self: &Arc<Self>, peers: BTreeMap<NodeId, String>) {
         *lock(&self.wanted) = peers;
         self.reconcile();
+    }
+
+    pub(super) fn set_instances(&self, instances: BTreeMap<NodeId, InstanceId>) {
+        *lock(&self.instances) = instances;
+    }
+
+    /// Whether the data directory can be that node's.
+    pub(super) fn may_be(&self, node: NodeId, instance: InstanceId) -> bool {
+        lock(&self.instances).get(&node).is_none_or(|known| *known == instance)
     }
 
     pub(super) fn wanted(&self) -> BTreeMap<NodeId, String> {

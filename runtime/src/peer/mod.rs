@@ -79,7 +79,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use trandb_cluster::ids::{ClusterId, NodeId};
+use trandb_cluster::ids::{ClusterId, InstanceId, NodeId};
 
 /// A node's end of all its peer links. Clones share it; it runs until [`PeerHub::shutdown`].
 #[derive(Clone)]
@@ -116,6 +116,12 @@ impl PeerHub {
     /// from the next dial on.
     pub fn set_peers(&self, peers: BTreeMap<NodeId, String>) {
         self.hub.set_peers(peers);
+    }
+
+    /// Says which data directories are known to be whose. From then on no other one is linked to under these numbers; links that
+    /// exist stay.
+    pub fn set_instances(&self, instances: BTreeMap<NodeId, InstanceId>) {
+        self.hub.set_instances(instances);
     }
 
     /// The nodes that links are kept to, as [`PeerHub::set_peers`] said last.

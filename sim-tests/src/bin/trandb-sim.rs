@@ -40,7 +40,7 @@ struct Arguments {
     /// Start no other seed after one that failed.
     #[arg(long, requires = "seeds", conflicts_with = "hunt")]
     fail_fast: bool,
-    /// Look for the faults and workloads that the failing seed fails without.
+    /// Look for what of its plan the failing seed fails without.
     #[arg(long)]
     minimise: bool,
     /// What happens.
@@ -55,6 +55,12 @@ struct Arguments {
     /// Leave this workload of the plan out.
     #[arg(long, value_name = "NAME")]
     without_workload: Vec<String>,
+    /// Have all nodes of the plan be there from the beginning.
+    #[arg(long)]
+    without_joins: bool,
+    /// Have no machine of the plan lose its disk.
+    #[arg(long)]
+    without_disk_loss: bool,
     /// Plant a fault in the nodes, to see it found; debug builds only. `--list` names them.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
@@ -103,6 +109,12 @@ fn main() -> ExitCode {
     }
     plan.without_faults(&arguments.without_fault.iter().copied().collect());
     plan.without_workloads(&arguments.without_workload.iter().cloned().collect());
+    if arguments.without_joins {
+        plan.joins.clear();
+    }
+    if arguments.without_disk_loss {
+        plan.loss = None;
+    }
     let planted = arguments.plant.iter().map(|name| format!("--plant={name}"));
     let only = arguments.only_fault.iter().map(|name| format!("--only-fault={name}"));
     let sweep = Sweep {

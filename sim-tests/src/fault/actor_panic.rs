@@ -4,7 +4,6 @@
 use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
 use tokio::time::sleep;
-use trandb_cluster::NodeId;
 use trandb_runtime::pace::let_panic;
 
 /// The fault. In release builds nobody panics.
@@ -16,8 +15,8 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |cluster, strike| -> Work { Box::pin(inflict(cluster, strike)) },
 };
 
-async fn inflict(_: Cluster, strike: Strike) {
-    // Founders' ids are their places in the list of seeds.
-    let_panic(NodeId(strike.node as u64 + 1));
+async fn inflict(cluster: Cluster, strike: Strike) {
+    let Some(node) = cluster.host(strike.node).member() else { return };
+    let_panic(node);
     sleep(strike.lasts / 4).await;
 }

@@ -3,7 +3,6 @@
 use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
 use tokio::time::sleep;
-use trandb_cluster::NodeId;
 use trandb_runtime::pace::{DEATHS, let_die};
 
 /// The fault. In release builds nobody dies.
@@ -15,9 +14,9 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |cluster, strike| -> Work { Box::pin(inflict(cluster, strike)) },
 };
 
-async fn inflict(_: Cluster, strike: Strike) {
-    // Founders' ids are their places in the list of seeds.
-    let (node, step) = (NodeId(strike.node as u64 + 1), DEATHS[strike.random as usize % DEATHS.len()]);
+async fn inflict(cluster: Cluster, strike: Strike) {
+    let Some(node) = cluster.host(strike.node).member() else { return };
+    let step = DEATHS[strike.random as usize % DEATHS.len()];
     let_die(node, step, true);
     sleep(strike.lasts).await;
     let_die(node, step, false);

@@ -5,7 +5,6 @@ use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use trandb_cluster::NodeId;
 use trandb_runtime::pace::{ACTORS, slow_down};
 
 /// The fault. Release builds have no slow actors.
@@ -21,10 +20,10 @@ pub(super) const FAULT: Fault = Fault {
 const ON: Duration = Duration::from_millis(200);
 const OFF: Duration = Duration::from_millis(50);
 
-async fn inflict(_: Cluster, strike: Strike) {
+async fn inflict(cluster: Cluster, strike: Strike) {
     const BY_MS_MAX: u64 = 12;
-    // Founders' ids are their places in the list of seeds.
-    let (node, actor) = (NodeId(strike.node as u64 + 1), ACTORS[strike.random as usize % ACTORS.len()]);
+    let Some(node) = cluster.host(strike.node).member() else { return };
+    let actor = ACTORS[strike.random as usize % ACTORS.len()];
     let by = Duration::from_millis(1 + strike.random / 8 % BY_MS_MAX);
     let end = Instant::now() + strike.lasts;
     while Instant::now() < end {

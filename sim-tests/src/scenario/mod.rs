@@ -1,6 +1,7 @@
 //! Scenarios: what happens to a cluster, and what must hold meanwhile and after.
 
 mod ahead;
+mod blank;
 mod demoted;
 mod forsaken;
 mod heir;
@@ -48,6 +49,7 @@ pub const SCENARIOS: &[Scenario] = &[
     lenders::SCENARIO,
     unseated::SCENARIO,
     newcomers::SCENARIO,
+    blank::SCENARIO,
 ];
 
 /// The scenario of that name.

@@ -5,7 +5,7 @@ use super::{Scenario, Script};
 use crate::cluster::Cluster;
 use crate::fault::Lane;
 use crate::liveness::Liveness;
-use crate::plan::Plan;
+use crate::plan::{Loss, Plan};
 use crate::workload::Board;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -24,8 +24,9 @@ const CALM: Duration = Duration::from_secs(1);
 pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
     let liveness = Liveness::new(&cluster, &plan, board.clone())?;
     liveness.whole_of(plan.founders(), "after forming").await?;
-    let (joined, (), ()) = futures_util::join!(
+    let (joined, (), (), ()) = futures_util::join!(
         join(&cluster, &plan, &liveness),
+        lose_disk(&cluster, &plan),
         strike(&cluster, &plan, Lane::Network),
         strike(&cluster, &plan, Lane::Machine)
     );
@@ -47,6 +48,15 @@ async fn join(cluster: &Cluster, plan: &Plan, liveness: &Liveness) -> turmoil::R
         liveness.has_members(node + 1).await?;
     }
     Ok(())
+}
+
+/// The machine that is to lose its disk does, and comes back with an empty one.
+async fn lose_disk(cluster: &Cluster, plan: &Plan) {
+    let Some(Loss { node, after, lasts, repaired }) = plan.loss else { return };
+    sleep(after).await;
+    cluster.lose_disk(node, repaired).await;
+    sleep(lasts).await;
+    cluster.bounce(node).await;
 }
 
 /// One fault of a lane after the other.

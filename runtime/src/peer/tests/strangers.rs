@@ -102,6 +102,33 @@ async fn members_of_other_clusters_and_wrong_nodes_are_refused() {
     b.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_has_another_data_directory_than_that_member_is_refused() {
+    let (logged, _guard) = Logged::start();
+    let net = MemNet::default();
+    let [a, b] = fresh_ids();
+    let (a, b) = (start(a, on(&net, "a")).await, start(b, on(&net, "b")).await);
+    // Each data directory has its node's number in these tests, until somebody knows better.
+    b.hub.set_instances(BTreeMap::from([(a.id, InstanceId(77))]));
+    introduce(&[&a, &b]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(logged.with("has another data directory").len(), 2, "the dialer: {:?}", logged.with(""));
+    assert_eq!(b.hub.states().borrow().get(&a.id), Some(&PeerState::Down));
+
+    b.hub.set_instances(BTreeMap::from([(a.id, InstanceId(a.id.0))]));
+    a.sees(&b, PeerState::is_up).await;
+    a.stop().await;
+
+    let a = start(a.id, on(&net, "a")).await;
+    a.hub.set_instances(BTreeMap::from([(b.id, InstanceId(77))]));
+    introduce(&[&a, &b]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(logged.with("has another data directory").len(), 3, "who is dialed: {:?}", logged.with(""));
+    assert_eq!(a.hub.states().borrow().get(&b.id), Some(&PeerState::Down));
+    a.stop().await;
+    b.stop().await;
+}
+
 /// Sends `bytes`, then waits until the other side hangs up.
 async fn say(addr: &str, bytes: &[u8], hang_up: bool) {
     let mut stream = TcpStream::connect(addr).await.expect("listens");
