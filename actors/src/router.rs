@@ -87,6 +87,8 @@ pub enum RouterMessage {
     Publish,
     /// Peer addresses of members, as another node knows them.
     Members(BTreeMap<NodeId, String>),
+    /// A member says that it is at another peer address.
+    Moved(NodeId, String),
 }
 
 impl ractor::Message for RouterMessage {}
@@ -101,6 +103,9 @@ pub struct RouterState {
     /// Members that others told of. Those that the system group's state does not know yet are kept: the group's leader may be
     /// one of them, and the state comes from it.
     told: BTreeMap<NodeId, String>,
+    /// Members that said themselves that they have moved: from where, as the state has it still, and where to. The group may need
+    /// them to change that.
+    moved: BTreeMap<NodeId, (String, String)>,
 }
 
 impl Actor for RouterActor {
@@ -114,7 +119,7 @@ impl Actor for RouterActor {
         context: Arc<NodeContext>,
     ) -> Result<RouterState, ActorProcessingErr> {
         let told = context.hub.peers();
-        let mut router = RouterState { context, routes: Routes::default(), told };
+        let mut router = RouterState { context, routes: Routes::default(), told, moved: BTreeMap::new() };
         router.map_changed();
         Ok(router)
     }
@@ -138,6 +143,7 @@ impl Actor for RouterActor {
                 router.told.extend(members);
                 router.map_changed();
             }
+            RouterMessage::Moved(node, to) => router.moved(node, to),
         }
         Ok(())
     }
@@ -148,17 +154,36 @@ impl RouterState {
         let system = self.context.system();
         let table = RoutingTable::from_state(&system);
         self.told.retain(|node, _| !system.nodes.contains_key(node));
+        let at = |node: &NodeId| system.nodes.get(node).map(|info| &info.addresses.peer);
+        self.moved.retain(|node, (from, _)| at(node) == Some(from));
         let mut peers = self.told.clone();
         let known = table
             .nodes()
             .filter(|(node, info)| *node != self.context.node && !info.addresses.peer.is_empty())
-            .map(|(node, info)| (node, info.addresses.peer.clone()));
+            .map(|(node, info)| {
+                (node, self.moved.get(&node).map_or(&info.addresses.peer, |(_, to)| to).clone())
+            });
         peers.extend(known);
         self.context.hub.set_instances(system.instances());
         self.context.hub.set_peers(peers);
         self.routes.table = Arc::new(table);
         self.publish();
         self.gossip();
+    }
+
+    /// Dials a member where it says that it is, until the state says so, too, or that it is somewhere else.
+    fn moved(&mut self, node: NodeId, to: String) {
+        let system = self.context.system();
+        let Some(info) = system.nodes.get(&node) else { return };
+        let from = info.addresses.peer.clone();
+        let news = match from == to {
+            true => self.moved.remove(&node).is_some(),
+            false => self.moved.insert(node, (from, to.clone())).is_none_or(|(_, before)| before != to),
+        };
+        if news {
+            tracing::info!(%node, peer = to, "a member has moved");
+            self.map_changed();
+        }
     }
 
     fn learn(&mut self, news: impl IntoIterator<Item = (PartitionId, Lead)>) {

@@ -60,6 +60,8 @@ pub enum Planted {
     MovingForgotten,
     /// A member that is starting says that it belongs to no cluster.
     StartingIsFresh,
+    /// A member that has moved and has no link says nowhere where it is.
+    MovedUnsaid,
 }
 
 /// All of them, by name.
@@ -88,6 +90,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("peers-forgotten", Planted::PeersForgotten),
     ("moving-forgotten", Planted::MovingForgotten),
     ("starting-is-fresh", Planted::StartingIsFresh),
+    ("moved-unsaid", Planted::MovedUnsaid),
 ];
 
 #[cfg(debug_assertions)]

@@ -1,6 +1,6 @@
 //! The hosts of a simulation, and the orders that only someone outside of it can carry out.
 
-use crate::host::{Host, NATIVE_PORT};
+use crate::host::{Host, NATIVE_PORT, PeerDoors};
 use crate::net::Tunnel;
 use crate::park;
 use crate::plan::Plan;
@@ -63,8 +63,9 @@ impl Cluster {
             .rng_seed(plan.seed)
             .build();
         let names: Vec<String> = (1..=plan.nodes).map(|id| format!("n{id}")).collect();
+        let doors = PeerDoors::new(&names);
         let hosts: Vec<Arc<Host>> = (0..plan.nodes)
-            .map(|index| Arc::new(Host::new(plan, index, &names, park::of(park, index))))
+            .map(|index| Arc::new(Host::new(plan, index, doors.clone(), park::of(park, index))))
             .collect();
         for host in &hosts {
             let software = host.clone();

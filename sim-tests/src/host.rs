@@ -5,7 +5,7 @@ use crate::net::SimNet;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,10 +21,10 @@ use trandb_runtime::random::Random;
 
 /// Where a node's native door is.
 pub const NATIVE_PORT: u16 = 7400;
-/// Where a node's peer door is.
-const PEER_PORT: u16 = 7401;
 /// Where a node's HTTP door is.
 const HTTP_PORT: u16 = 7402;
+/// Where its peer door is in the beginning. It may move up from there.
+const PEER_PORT: u16 = 7410;
 
 /// Memory of a simulated machine.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -44,6 +44,22 @@ impl Meter for SimMemory {
     fn usage(&self) -> Option<Usage> {
         let resident = if self.0.load(Ordering::Relaxed) { MEMORY_BYTES } else { 0 };
         Some(Usage { allocated: None, resident })
+    }
+}
+
+/// Where the peer doors of all nodes are, by index. Clones are the same.
+#[derive(Clone)]
+pub struct PeerDoors(Arc<Vec<(String, AtomicU16)>>);
+
+impl PeerDoors {
+    /// Of the machines of these names.
+    pub fn new(names: &[String]) -> Self {
+        Self(Arc::new(names.iter().map(|name| (name.clone(), AtomicU16::new(PEER_PORT))).collect()))
+    }
+
+    fn of(&self, index: usize) -> String {
+        let (name, port) = &self.0[index];
+        format!("{name}:{}", port.load(Ordering::Relaxed))
     }
 }
 
@@ -70,7 +86,9 @@ impl Media {
 /// A simulated machine with a node on it.
 pub struct Host {
     name: String,
-    seeds: Vec<String>,
+    index: usize,
+    doors: PeerDoors,
+    founders: usize,
     partitions: u32,
     replication: u32,
     work: DiskWork,
@@ -94,13 +112,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// The machine in that place of the plan, with an empty disk. `names` are those of all; its node waits for [`Host::arrive`] if
+    /// The machine in that place of the plan, with an empty disk. `doors` are those of all; its node waits for [`Host::arrive`] if
     /// it is none of the first members.
-    pub fn new(plan: &Plan, index: usize, names: &[String], park: SocketAddr) -> Self {
+    pub fn new(plan: &Plan, index: usize, doors: PeerDoors, park: SocketAddr) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
         Self {
-            name: names[index].clone(),
-            seeds: names[..plan.founders()].iter().map(|name| format!("{name}:{PEER_PORT}")).collect(),
+            name: doors.0[index].0.clone(),
+            index,
+            doors,
+            founders: plan.founders(),
             partitions: plan.partitions,
             replication: plan.replication,
             work: match plan.sync_max {
@@ -193,6 +213,11 @@ impl Host {
         }
     }
 
+    /// From its next boot on, the node's peer door is at another port. Nodes that boot after that have it among their seeds.
+    pub fn move_peer_door(&self) {
+        self.doors.0[self.index].1.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Has the node start, if it was not there from the beginning.
     pub fn arrive(&self) {
         self.there.send_replace(true);
@@ -257,14 +282,14 @@ impl Host {
 
     fn config(&self) -> Config {
         let mut config = Config::default();
-        config.node.seeds = self.seeds.clone();
+        config.node.seeds = (0..self.founders).map(|index| self.doors.of(index)).collect();
         config.node.partitions = self.partitions;
         config.node.advertise = self.name.clone();
         config.node.insecure = true;
         // Else what a node does at once would depend on the machine's cores.
         config.node.threads = 1;
         config.native.addr = format!("{}:{NATIVE_PORT}", self.name);
-        config.peer.addr = format!("{}:{PEER_PORT}", self.name);
+        config.peer.addr = self.doors.of(self.index);
         config.http.addr = format!("{}:{HTTP_PORT}", self.name);
         config.node.replication = self.replication;
         self.settings.apply(&mut config);

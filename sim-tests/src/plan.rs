@@ -1,6 +1,6 @@
 //! What a seed decides before the simulation starts.
 
-use crate::fault::{FAULTS, Fault, Lane, Strike};
+use crate::fault::{FAULTS, Fault, Lane, RELOCATE, Strike};
 use crate::settings::{Settings, pick};
 use crate::workload::{Kind, WORKLOADS};
 use rand::rngs::StdRng;
@@ -154,6 +154,9 @@ impl Plan {
                 repaired: random.random_bool(0.3),
             });
         }
+        if plan.loss.is_some() || !plan.joins.is_empty() {
+            plan.faults.retain(|planned| planned.fault.name != RELOCATE.name);
+        }
         plan
     }
 
@@ -168,6 +171,9 @@ impl Plan {
 
     /// Has all faults of the plan be this one; none where the cluster is too small for it.
     pub fn only_fault(&mut self, fault: Fault) {
+        if fault.name == RELOCATE.name {
+            (self.joins, self.loss) = (Vec::new(), None);
+        }
         if self.nodes < fault.nodes_min {
             self.faults.clear();
         }

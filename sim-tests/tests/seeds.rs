@@ -44,6 +44,7 @@ fn named_scenarios_hold() {
         "unseated",
         "newcomers",
         "blank",
+        "movers",
     ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
@@ -62,6 +63,7 @@ fn named_scenarios_find_their_bugs() {
         ("newcomers", "peers-forgotten"),
         ("newcomers", "moving-forgotten"),
         ("blank", "starting-is-fresh"),
+        ("movers", "moved-unsaid"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

@@ -126,20 +126,15 @@ impl Beginning {
         self.receptionist.hand_over(&context);
 
         parts.root = Some(root);
+        let own = addresses.as_member();
         parts.chores = vec![
             tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
             tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
             tokio::spawn(room::watch_log(context.clone())),
             tokio::spawn(members::catch_up(context.clone())),
             tokio::spawn(memory::watch(context.clone(), self.meter)),
-            tokio::spawn(members::report(
-                context.clone(),
-                NodeAddresses {
-                    peer: addresses.peer.clone(),
-                    http: addresses.http.clone(),
-                    native: addresses.native.clone(),
-                },
-            )),
+            tokio::spawn(members::report(context.clone(), own.clone())),
+            tokio::spawn(members::knock(context.clone(), own)),
         ];
         if let Some(directory) = storage.directory() {
             parts.chores.push(tokio::spawn(room::watch_engine(context.clone(), directory.to_owned())));
@@ -186,11 +181,7 @@ impl Place {
         instance: InstanceId,
         addresses: &Addresses,
     ) -> Result<Self, StartError> {
-        let own = NodeAddresses {
-            peer: addresses.peer.clone(),
-            http: addresses.http.clone(),
-            native: addresses.native.clone(),
-        };
+        let own = addresses.as_member();
         let identity = *storage.identity();
         if let (Some(me), Some(cluster)) = (identity.node, identity.cluster) {
             forming::check_seeds(hub, seeds, cluster).await?;

@@ -3,12 +3,14 @@
 use crate::context::NodeContext;
 use crate::control::{propose, propose_anywhere};
 use crate::router::{Gossip, RouterMessage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use trandb_cluster::system::{NodeAddresses, NodeInfo, SystemApplied, SystemCommand};
+use trandb_cluster::forming::normalize;
+use trandb_cluster::system::{NodeAddresses, NodeInfo, SystemApplied, SystemCommand, SystemState};
 use trandb_cluster::{ClusterId, InstanceId, NodeId, PartitionId, wire};
 use trandb_runtime::peer::{Answer, Ask};
+use trandb_runtime::planted::{Planted, is_planted};
 
 /// How long the system group is given to take a command.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -25,7 +27,16 @@ pub(super) async fn admit(
 ) -> Answer {
     let system = context.system();
     let Some(cluster) = system.cluster_id else { return Answer::NotFormed };
+    if system.instances().get(&node) == Some(&instance) {
+        context.tell_router(RouterMessage::Moved(node, addresses.peer.clone()));
+    }
     let leader = context.leader(PartitionId::SYSTEM);
+    if leader == Some(context.node)
+        && let Some(known) = system.nodes.get(&node)
+        && (known.instance, &known.addresses, known.removed) == (instance, &addresses, false)
+    {
+        return Answer::Joined { node, cluster, members: super::forming::peers(&system) };
+    }
     if leader != Some(context.node) {
         let leader_addr = leader
             .and_then(|leader| system.nodes.get(&leader))
@@ -107,13 +118,8 @@ pub(super) async fn catch_up(context: Arc<NodeContext>) {
 pub(super) async fn report(context: Arc<NodeContext>, addresses: NodeAddresses) {
     let mut system = context.system.subscribe();
     loop {
-        let known = system
-            .borrow_and_update()
-            .nodes
-            .get(&context.node)
-            .is_some_and(|info| info.instance == context.instance && info.addresses == addresses);
-        let founded = context.system().cluster_id.is_some();
-        if known || !founded {
+        let system_knows = knows(&system.borrow_and_update(), &context, &addresses);
+        if system_knows || context.system().cluster_id.is_none() {
             // The sender lives in the context, which this task holds.
             if system.changed().await.is_err() {
                 return;
@@ -130,4 +136,51 @@ pub(super) async fn report(context: Arc<NodeContext>, addresses: NodeAddresses) 
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+/// Says at the doors of others where this node is, for as long as they may look for it somewhere else. Runs until the node stops.
+///
+/// Of two nodes the one with the smaller id dials. One that has moved cannot report it where nobody dials it, and one that was
+/// away while others moved dials them where they were: so who has moved says so to everybody, and who is not dialed to those
+/// that should. Whoever hears of it dials there ([`RouterMessage::Moved`]).
+pub(super) async fn knock(context: Arc<NodeContext>, addresses: NodeAddresses) {
+    /// Between two looks. What is wrong at both of them does not end by itself.
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut before = BTreeSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let system = context.system();
+        let peers = context.hub.peers();
+        let mut doors = BTreeSet::new();
+        if system.cluster_id.is_some() && !knows(&system, &context, &addresses) {
+            doors.extend(peers.values().cloned());
+            doors.extend(normalize(&context.config.node.seeds));
+            doors.remove(&addresses.peer);
+        } else {
+            let states = context.hub.states().borrow().clone();
+            let down = |node: &NodeId| states.get(node).is_none_or(|state| !state.is_up());
+            let silent = peers.iter().filter(|(node, _)| **node < context.node && down(node));
+            doors.extend(silent.map(|(_, at)| at.clone()));
+        }
+        let still: Vec<&String> = doors.iter().filter(|door| before.contains(*door)).collect();
+        if !is_planted(Planted::MovedUnsaid) {
+            futures_util::future::join_all(still.iter().map(|door| say(&context, door, &addresses))).await;
+        }
+        before = doors;
+    }
+}
+
+/// Says at a door where this node is.
+async fn say(context: &NodeContext, door: &str, addresses: &NodeAddresses) {
+    let ask = Ask::Join { instance: context.instance, node: context.node, addresses: addresses.clone() };
+    match context.hub.ask(door, ask).await {
+        Ok(answer) => tracing::debug!(door, ?answer, "it was said where this node is"),
+        Err(error) => tracing::debug!(door, %error, "it was not said where this node is"),
+    }
+}
+
+/// Whether the system group has these addresses of this node.
+fn knows(system: &SystemState, context: &NodeContext, addresses: &NodeAddresses) -> bool {
+    let info = system.nodes.get(&context.node);
+    info.is_some_and(|info| info.instance == context.instance && info.addresses == *addresses)
 }

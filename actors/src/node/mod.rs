@@ -46,6 +46,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trandb_cluster::NodeId;
 use trandb_cluster::forming::normalize;
+use trandb_cluster::system::NodeAddresses;
 use trandb_runtime::net::Listener;
 use trandb_runtime::peer::{PeerHub, PeerOptions};
 
@@ -58,6 +59,13 @@ pub struct Addresses {
     pub peer: String,
     /// HTTP.
     pub http: String,
+}
+
+impl Addresses {
+    /// As the system group keeps them.
+    fn as_member(&self) -> NodeAddresses {
+        NodeAddresses { peer: self.peer.clone(), http: self.http.clone(), native: self.native.clone() }
+    }
 }
 
 /// A node that serves.

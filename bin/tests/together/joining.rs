@@ -1,6 +1,6 @@
 //! Nodes that come in: to a cluster of one, and in place of one that lost its disk.
 
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, Node, Ports, eventually};
 use trandb_client::blocking::Client;
 
 const KEYS: usize = 80;
@@ -105,4 +105,40 @@ fn a_node_that_lost_its_disk_comes_back_as_another_and_gets_its_replicas() {
     });
     assert_eq!(cluster.wait_identical(3), KEYS as u64);
     check(&cluster.nodes[2].client());
+}
+
+/// The smaller id dials, so that nobody could reach the last one, nor it anybody; and two of three are no majority without each
+/// other. All were started with the addresses that everybody had in the beginning.
+#[test]
+fn members_that_move_are_found_where_they_are() {
+    let mut cluster = Cluster::start(3, &["--partitions", "4"]);
+    fill(&cluster.client());
+    for moving in [&[2][..], &[0], &[1, 2]] {
+        for &node in moving {
+            cluster.nodes[node].kill9();
+            cluster.nodes[node].ports = Ports::free(1).remove(0);
+        }
+        for &node in moving {
+            cluster.nodes[node].restart_with(&[]);
+        }
+        for &node in moving {
+            cluster.nodes[node].wait_ready();
+        }
+        eventually("everybody up where it is", || {
+            for node in &cluster.nodes {
+                let view = node.view();
+                let at = |other: &Node| {
+                    view.nodes.iter().any(|seen| seen.peer == other.ports.peer && seen.state == "up")
+                };
+                if !cluster.nodes.iter().all(at) {
+                    return Err(format!("{view:?}"));
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    }
+    for node in &cluster.nodes {
+        check(&node.client());
+    }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong, one file each. A fault undoes itself before it ends. Those of one lane come one after the
+//! What goes wrong, one file each. A fault undoes itself before it ends, but for a node that moves. Those of one lane come one after the
 //! other; the two lanes run beside each other, so that a node loses its power while another is cut off.
 
 mod actor_panic;
@@ -20,6 +20,7 @@ mod mute;
 mod one_way;
 mod pause;
 mod power_off;
+mod relocate;
 mod slow;
 mod slow_actor;
 mod split;
@@ -28,6 +29,10 @@ mod sync_error;
 use crate::cluster::Cluster;
 use std::pin::Pin;
 use std::time::Duration;
+
+/// The one after which a node is somewhere else. Not for plans with fresh nodes: they know no more than their seeds, and replace
+/// who is at their own address.
+pub const RELOCATE: Fault = relocate::FAULT;
 
 /// A fault at work.
 pub type Work = Pin<Box<dyn Future<Output = ()>>>;
@@ -92,4 +97,5 @@ pub const FAULTS: &[Fault] = &[
     actor_panic::FAULT,
     coordinator::FAULT,
     full_memory::FAULT,
+    relocate::FAULT,
 ];

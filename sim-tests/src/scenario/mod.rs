@@ -7,6 +7,7 @@ mod forsaken;
 mod heir;
 mod lenders;
 mod load;
+mod movers;
 mod newcomers;
 mod orphans;
 mod partition;
@@ -50,6 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
     unseated::SCENARIO,
     newcomers::SCENARIO,
     blank::SCENARIO,
+    movers::SCENARIO,
 ];
 
 /// The scenario of that name.
