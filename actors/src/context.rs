@@ -24,6 +24,7 @@ use trandb_runtime::clock::Clock;
 use trandb_runtime::config::Config;
 use trandb_runtime::engine;
 use trandb_runtime::peer::PeerHub;
+use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{GivenAway, Heartbeats, LogSink, Raft, RaftMessage, Snapshots};
 use trandb_runtime::random::Random;
 use trandb_runtime::wal::{WalError, WalReader};
@@ -54,8 +55,10 @@ pub struct NodeContext {
     pub log_reader: WalReader,
     /// Why the write-ahead log waits for room on its disk, as long as it does.
     pub log_full: watch::Receiver<Option<WalError>>,
-    /// When the process started: until one lease later it must not vote.
+    /// When the process started.
     pub started: Instant,
+    /// How long after that it votes for nobody, since it may have promised so before.
+    pub owed_lease: Duration,
     /// Held by the one checkpoint that is being written.
     pub checkpoint_turn: Semaphore,
     /// Turns and pace of large values that are written through this node.
@@ -87,9 +90,14 @@ pub struct NodeContext {
 }
 
 impl NodeContext {
-    /// How long a leader's lease lasts, and how long whoever granted it votes for nobody else.
+    /// For how long after it heard from a leader this node votes for nobody else, and how long what has to do with that takes.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.config.raft.election_max_ms)
+    }
+
+    /// How long this node's own lease lasts where it leads: as long as all others keep to it. Their settings may be others.
+    pub fn granted_lease(&self) -> Duration {
+        if is_planted(Planted::LeaseOfOwn) { self.lease() } else { self.hub.shortest_lease() }
     }
 
     /// Milliseconds since the node started.

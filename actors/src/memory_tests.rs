@@ -137,7 +137,7 @@ async fn one_of_three(at: usize, peers: &[String], meter: Arc<Told>) -> RunningN
     });
     if let StorageDoor::Given { identity, .. } = &mut options.storage {
         let instance = InstanceId(7 + at as u64);
-        *identity = Arc::new(Mutex::new(Identity { instance, node: None, cluster: None, rejoins: None }));
+        *identity = Arc::new(Mutex::new(Identity::fresh(instance)));
     }
     let options = NodeOptions { meter, memory_bytes: Some(1 << 30), ..options };
     start(options).await.unwrap_or_else(|error| panic!("{error}"))

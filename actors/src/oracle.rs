@@ -226,7 +226,7 @@ impl OracleState {
     /// The system group's Raft, if this node leads it under a valid lease.
     fn leader_raft(&mut self) -> Option<Raft> {
         let raft = self.context.system_raft()?;
-        let lease = self.context.lease();
+        let lease = self.context.granted_lease();
         let term = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();

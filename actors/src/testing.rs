@@ -23,7 +23,7 @@ pub(crate) fn options(disk: &SimDisk, set: impl FnOnce(&mut Config)) -> NodeOpti
     set(&mut config);
     let doors =
         Doors { metrics: Arc::new(String::new), version: "test".to_owned(), commit: "test".to_owned() };
-    let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
+    let identity = Identity::fresh(InstanceId(5));
     NodeOptions {
         meter: Arc::new(NoMeter),
         storage: StorageDoor::Given {

@@ -62,6 +62,8 @@ pub enum Planted {
     StartingIsFresh,
     /// A member that has moved and has no link says nowhere where it is.
     MovedUnsaid,
+    /// A leader's lease lasts as long as its own settings say, whatever its followers promise.
+    LeaseOfOwn,
 }
 
 /// All of them, by name.
@@ -91,6 +93,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("moving-forgotten", Planted::MovingForgotten),
     ("starting-is-fresh", Planted::StartingIsFresh),
     ("moved-unsaid", Planted::MovedUnsaid),
+    ("lease-of-own", Planted::LeaseOfOwn),
 ];
 
 #[cfg(debug_assertions)]

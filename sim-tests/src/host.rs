@@ -74,7 +74,7 @@ struct Media {
 impl Media {
     /// Empty, but for the cluster that the node is to be taken in by again, if any.
     fn blank(instance: u64, rejoins: Option<ClusterId>) -> Self {
-        let identity = Identity { instance: InstanceId(instance), node: None, cluster: None, rejoins };
+        let identity = Identity { rejoins, ..Identity::fresh(InstanceId(instance)) };
         Self { disk: SimDisk::new(), engine: MemoryEngine::new(), identity: Arc::new(Mutex::new(identity)) }
     }
 
@@ -199,7 +199,8 @@ impl Host {
 
     /// How long a lease of the node's groups is.
     pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.config().raft.election_max_ms)
+        let boot = self.boots.load(Ordering::Relaxed).saturating_sub(1);
+        Duration::from_millis(self.config(boot).raft.election_max_ms)
     }
 
     /// Moves the monotonic clock of this boot.
@@ -258,7 +259,7 @@ impl Host {
     fn options(&self, boot: u64) -> NodeOptions {
         let Media { disk, engine, identity } = self.media().clone();
         NodeOptions {
-            config: self.config(),
+            config: self.config(boot),
             net: Arc::new(SimNet),
             clock: Arc::new(self.clock.clone()),
             random: Random::seeded(self.seed.wrapping_add(boot)),
@@ -280,7 +281,7 @@ impl Host {
         }
     }
 
-    fn config(&self) -> Config {
+    fn config(&self, boot: u64) -> Config {
         let mut config = Config::default();
         config.node.seeds = (0..self.founders).map(|index| self.doors.of(index)).collect();
         config.node.partitions = self.partitions;
@@ -292,7 +293,7 @@ impl Host {
         config.peer.addr = self.doors.of(self.index);
         config.http.addr = format!("{}:{HTTP_PORT}", self.name);
         config.node.replication = self.replication;
-        self.settings.apply(&mut config);
+        self.settings.apply(&mut config, self.index, boot);
         config
     }
 }

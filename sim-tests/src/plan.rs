@@ -154,6 +154,9 @@ impl Plan {
                 repaired: random.random_bool(0.3),
             });
         }
+        if random.random_bool(0.2) {
+            plan.settings.draw_raft(&mut random);
+        }
         if plan.loss.is_some() || !plan.joins.is_empty() {
             plan.faults.retain(|planned| planned.fault.name != RELOCATE.name);
         }

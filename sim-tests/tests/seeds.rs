@@ -45,6 +45,7 @@ fn named_scenarios_hold() {
         "newcomers",
         "blank",
         "movers",
+        "uneven",
     ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
@@ -64,6 +65,7 @@ fn named_scenarios_find_their_bugs() {
         ("newcomers", "moving-forgotten"),
         ("blank", "starting-is-fresh"),
         ("movers", "moved-unsaid"),
+        ("uneven", "lease-of-own"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ pub(super) struct Beginning {
     pub(super) started: Instant,
     pub(super) config: Arc<Config>,
     pub(super) memory_bytes: Option<u64>,
+    pub(super) owed_lease: Duration,
     pub(super) storage: Storage,
     pub(super) seeds: Vec<String>,
     pub(super) addresses: Addresses,
@@ -88,6 +90,7 @@ impl Beginning {
             log_reader: storage.reader(),
             log_full,
             started,
+            owed_lease: self.owed_lease,
             checkpoint_turn: Semaphore::new(1),
             large_writes: LargeWrites::new(large::at_once(config.node.threads as usize)),
             memory,

@@ -204,7 +204,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_member_that_is_starting_still_is_no_fresh_node() {
-        let identity = |node, cluster, rejoins| Identity { instance: InstanceId(7), node, cluster, rejoins };
+        let identity =
+            |node, cluster, rejoins| Identity { node, cluster, rejoins, ..Identity::fresh(InstanceId(7)) };
         let seen = async |identity| match Receptionist::default()
             .answer(identity, Vec::new(), Ask::Discover)
             .await

@@ -39,6 +39,7 @@ use beginning::{Beginning, Serving};
 use forming::Receptionist;
 use parts::Parts;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::Storage;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -78,7 +79,7 @@ pub struct RunningNode {
     doors: Vec<JoinHandle<()>>,
     closing: CancellationToken,
     // Held for its lock; the last thing to go.
-    _storage: Storage,
+    storage: Storage,
 }
 
 /// Starts a node; it is listening on all doors when this returns, and a member of its cluster, which may take
@@ -90,7 +91,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     let started = Instant::now();
     let config = Arc::new(options.config);
     let memory_bytes = config.memory.limit.of(options.memory_bytes);
-    let storage =
+    let mut storage =
         Storage::open(&config, options.storage, options.conversion, &options.random, memory_bytes).await?;
     let native = bind(&*options.net, "native", &config.native.addr).await?;
     let peer = bind(&*options.net, "peer", &config.peer.addr).await?;
@@ -101,6 +102,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         http: reachable(&config.node.advertise, &*http)?,
     };
 
+    let owed_lease = Duration::from_millis(storage.promise(config.raft.election_max_ms)?);
     let identity = *storage.identity();
     let seeds = normalize(&config.node.seeds);
     let receptionist = Arc::new(Receptionist::default());
@@ -115,6 +117,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
             instance: identity.instance,
             secret: config.peer.secret.expose().as_bytes().to_vec(),
             park: options.park,
+            lease_ms: config.raft.election_max_ms,
             heartbeat_ms: config.peer.heartbeat_ms,
             heartbeats_missed: config.peer.heartbeats_missed,
             calls_in_flight: config.peer.calls_in_flight as usize,
@@ -131,6 +134,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
         started,
         config,
         memory_bytes,
+        owed_lease,
         storage,
         seeds,
         addresses,
@@ -144,7 +148,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
     };
     match beginning.go_on(&mut parts).await {
         Ok(Serving { context, database, addresses, failed, doors, closing, storage }) => {
-            Ok(RunningNode { context, database, addresses, parts, failed, doors, closing, _storage: storage })
+            Ok(RunningNode { context, database, addresses, parts, failed, doors, closing, storage })
         }
         Err(error) => {
             parts.end().await;
@@ -179,7 +183,7 @@ impl RunningNode {
     }
 
     /// Stops in order: not ready, leadership handed over, requests in flight answered, everything synced.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.context.begin_stopping();
         hand_over(&self.context).await;
         self.closing.cancel();
@@ -188,6 +192,11 @@ impl RunningNode {
             let _ = door.await;
         }
         self.parts.end().await;
+        if self.context.started.elapsed() > self.context.owed_lease
+            && let Err(error) = self.storage.promise_no_longer(self.context.config.raft.election_max_ms)
+        {
+            tracing::warn!(%error, "leases that are over will be waited for at the next start");
+        }
     }
 }
 

@@ -181,6 +181,19 @@ impl Storage {
         self.set(Identity { node: Some(node), cluster: Some(cluster), rejoins: None, ..self.identity })
     }
 
+    /// From now on leases of this length are promised. Answers the longest one that may have been promised and not be over:
+    /// settings can have been changed since, and the node killed several times.
+    pub(super) fn promise(&mut self, lease_ms: u64) -> Result<u64, StartError> {
+        let lease_ms = lease_ms.max(self.identity.lease_ms);
+        self.set(Identity { lease_ms, ..self.identity })?;
+        Ok(lease_ms)
+    }
+
+    /// All promises of leases longer than that are over.
+    pub(super) fn promise_no_longer(&mut self, lease_ms: u64) -> Result<(), StartError> {
+        self.set(Identity { lease_ms, ..self.identity })
+    }
+
     fn set(&mut self, identity: Identity) -> Result<(), StartError> {
         if identity == self.identity {
             return Ok(());
@@ -228,12 +241,7 @@ fn refuse_lost_checkpoints(
 }
 
 fn fresh(random: &Random) -> Identity {
-    Identity {
-        instance: trandb_cluster::InstanceId(random.next_u64()),
-        node: None,
-        cluster: None,
-        rejoins: None,
-    }
+    Identity::fresh(trandb_cluster::InstanceId(random.next_u64()))
 }
 
 #[cfg(test)]

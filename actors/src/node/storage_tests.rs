@@ -1,4 +1,4 @@
-//! Storage whose engine holds less than the log was purged to.
+//! Storage whose engine holds less than the log was purged to, and what a directory remembers of promises.
 
 use super::*;
 use crate::partition::{checkpoint_meta, make_valid};
@@ -22,12 +22,7 @@ fn purged_log(group: PartitionId) -> SimDisk {
 }
 
 async fn open(disk: &SimDisk, engine: &MemoryEngine) -> Result<Storage, StartError> {
-    let identity = Arc::new(Mutex::new(Identity {
-        instance: trandb_cluster::InstanceId(5),
-        node: None,
-        cluster: None,
-        rejoins: None,
-    }));
+    let identity = Arc::new(Mutex::new(Identity::fresh(trandb_cluster::InstanceId(5))));
     let door = StorageDoor::Given {
         disk: Arc::new(disk.clone()),
         engine: Arc::new(engine.clone()),
@@ -110,4 +105,27 @@ async fn what_the_log_says_of_the_cluster_is_known_without_a_checkpoint() {
 
     let nothing = open(&SimDisk::new(), &MemoryEngine::new()).await.expect("opens");
     assert_eq!(nothing.expected_system().await.expect("there is nothing").cluster_id, None);
+}
+
+#[tokio::test]
+async fn the_longest_lease_is_owed_until_all_are_over() {
+    let identity = Arc::new(Mutex::new(Identity::fresh(trandb_cluster::InstanceId(5))));
+    let start = async || {
+        let door = StorageDoor::Given {
+            disk: Arc::new(SimDisk::new()),
+            engine: Arc::new(MemoryEngine::new()),
+            identity: identity.clone(),
+            work: DiskWork::Callers,
+        };
+        let opened =
+            Storage::open(&Config::default(), door, Arc::new(|_| ()), &Random::seeded(1), None).await;
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    };
+    assert_eq!(start().await.promise(1_500).ok(), Some(1_500));
+    // Killed twice, with shorter settings: the first promise may not be over.
+    assert_eq!(start().await.promise(400).ok(), Some(1_500));
+    let mut storage = start().await;
+    assert_eq!(storage.promise(400).ok(), Some(1_500));
+    storage.promise_no_longer(400).expect("is noted");
+    assert_eq!(start().await.promise(400).ok(), Some(400));
 }

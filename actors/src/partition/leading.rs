@@ -51,7 +51,7 @@ impl Partition {
     pub(super) fn lease_valid(&self) -> bool {
         self.raft.as_ref().is_some_and(|raft| {
             let metrics = raft.metrics();
-            lease_valid(&metrics.borrow_watched(), self.lease, &self.replica.given_away)
+            lease_valid(&metrics.borrow_watched(), self.context.granted_lease(), &self.replica.given_away)
         })
     }
 

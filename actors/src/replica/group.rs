@@ -146,8 +146,8 @@ impl Actor for GroupActor {
                 tracing::debug!(partition = %id, %error, "the group is initialised already");
             }
         }
-        // A replica that voted or followed before has forgotten which leases it granted.
-        let votes_from = if pristine { context.started } else { Instant::now() + context.lease() };
+        // A replica that voted or followed before has forgotten which leases it granted, some of them with other settings.
+        let votes_from = if pristine { context.started } else { Instant::now() + context.owed_lease };
         let group = Group {
             me,
             id,

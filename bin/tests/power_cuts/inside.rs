@@ -29,7 +29,7 @@ const ROOT: &str = "";
 
 fn storage(disk: Arc<dyn Disk>, engine: Arc<dyn Engine>) -> StorageDoor {
     // The identity is kept by the directory, which is recorded outside.
-    let identity = Identity { instance: InstanceId(5), node: None, cluster: None, rejoins: None };
+    let identity = Identity::fresh(InstanceId(5));
     StorageDoor::Given { disk, engine, identity: Arc::new(Mutex::new(identity)), work: DiskWork::Threads }
 }
 

@@ -19,9 +19,18 @@ pub struct Identity {
     /// was [put aside](super::DataDir::put_aside): it must not found another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejoins: Option<ClusterId>,
+    /// The longest time for which the node may have promised leaders to vote for nobody else, in milliseconds: that of its
+    /// settings, or of earlier ones until it was stopped in order.
+    #[serde(default)]
+    pub lease_ms: u64,
 }
 
 impl Identity {
+    /// A directory that belongs to no node yet.
+    pub fn fresh(instance: InstanceId) -> Self {
+        Self { instance, node: None, cluster: None, rejoins: None, lease_ms: 0 }
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, DataDirError> {
         let corrupt = |what: String| DataDirError::corrupt(path.join(IDENTITY), what);
         let text = read_control_file(path, IDENTITY)?.ok_or_else(|| corrupt("it is missing".into()))?;

@@ -119,7 +119,7 @@ impl DataDir {
         };
         let aside = self.move_aside().map_err(|source| DataDirError::io(&self.path, source))?;
         let instance = InstanceId(random);
-        self.set_identity(Identity { instance, node: None, cluster: None, rejoins: Some(cluster) })?;
+        self.set_identity(Identity { rejoins: Some(cluster), ..Identity::fresh(instance) })?;
         Ok(aside)
     }
 
@@ -176,7 +176,7 @@ fn create(path: &Path, mut random: impl FnMut() -> u64) -> Result<Identity, Data
     for name in [WAL, ENGINE] {
         create_dir(&path.join(name)).map_err(failed)?;
     }
-    let identity = Identity { instance: InstanceId(random()), node: None, cluster: None, rejoins: None };
+    let identity = Identity::fresh(InstanceId(random()));
     identity.write(path)?;
     replace(path, VERSION, format!("{VERSION_PREFIX}{FORMAT}\n").as_bytes()).map_err(failed)?;
     Ok(identity)

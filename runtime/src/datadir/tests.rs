@@ -15,7 +15,7 @@ fn fresh() -> (tempfile::TempDir, PathBuf) {
 fn an_identity_is_there_after_a_restart() {
     let (_parent, path) = fresh();
     let mut dir = open(&path).expect("makes one");
-    let new = Identity { instance: InstanceId(0x1234), node: None, cluster: None, rejoins: None };
+    let new = Identity::fresh(InstanceId(0x1234));
     assert_eq!(*dir.identity(), new);
     assert!(dir.wal_dir().is_dir() && dir.path().join(ENGINE).is_dir());
     assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, OWNER_ONLY);
@@ -154,7 +154,7 @@ fn what_is_put_aside_is_kept_and_the_directory_is_a_new_node_of_the_same_cluster
         drop(dir);
         dir = open(&path).expect("opens");
         let instance = InstanceId(random);
-        let new = Identity { instance, node: None, cluster: None, rejoins: Some(ClusterId(9)) };
+        let new = Identity { rejoins: Some(ClusterId(9)), ..Identity::fresh(instance) };
         assert_eq!(*dir.identity(), new, "also the second time, before it was taken in");
     }
 }

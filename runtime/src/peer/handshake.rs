@@ -36,7 +36,7 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const MAGIC: [u8; 6] = *b"TRANDB";
 
 /// Counts incompatible changes of this handshake and of what follows it.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What a node says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub(super) struct Identity {
     pub(super) instance: InstanceId,
     /// A random number per start; part of the name under which its port actor is found.
     pub(super) boot: u64,
+    /// For how long after it heard from a leader it votes for nobody else, in milliseconds.
+    pub(super) lease_ms: u64,
 }
 
 /// What a connection is for.

@@ -16,6 +16,7 @@ use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
 use ractor_cluster::{NodeEventSubscription, NodeServer, NodeServerMessage};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,6 +67,11 @@ pub(super) struct Hub {
     wanted: Mutex<BTreeMap<NodeId, String>>,
     /// The members' data directories, as far as they are known.
     instances: Mutex<BTreeMap<NodeId, InstanceId>>,
+    lease_ms: u64,
+    /// What the nodes that there was a link to since the start promise: before any of them is heard on it.
+    leases_ms: Mutex<BTreeMap<NodeId, u64>>,
+    /// The shortest of these and of this node's own.
+    shortest_lease_ms: AtomicU64,
     /// Links whose session is not gone yet, by label.
     links: Mutex<BTreeMap<String, Arc<Link>>>,
 }
@@ -97,6 +103,9 @@ impl Hub {
             peers: Mutex::default(),
             wanted: Mutex::default(),
             instances: Mutex::default(),
+            lease_ms: options.lease_ms,
+            leases_ms: Mutex::default(),
+            shortest_lease_ms: AtomicU64::new(options.lease_ms),
             links: Mutex::default(),
         });
         if let Some(node) = options.node {
@@ -159,6 +168,7 @@ impl Hub {
             cluster: *lock(&self.cluster),
             instance: self.instance,
             boot: self.boot,
+            lease_ms: self.lease_ms,
         }
     }
 
@@ -188,6 +198,20 @@ impl Hub {
     /// Whether the data directory can be that node's.
     pub(super) fn may_be(&self, node: NodeId, instance: InstanceId) -> bool {
         lock(&self.instances).get(&node).is_none_or(|known| *known == instance)
+    }
+
+    pub(super) fn shortest_lease(&self) -> Duration {
+        Duration::from_millis(self.shortest_lease_ms.load(Ordering::SeqCst))
+    }
+
+    fn count_on(&self, node: NodeId, lease_ms: u64) {
+        let mut leases = lock(&self.leases_ms);
+        if leases.insert(node, lease_ms).is_none() && lease_ms != self.lease_ms {
+            tracing::warn!(peer = %node, theirs = lease_ms, ours = self.lease_ms, "raft.election_max_ms differs: leases last as long \
+                as the shorter one");
+        }
+        let shortest = leases.values().copied().fold(self.lease_ms, u64::min);
+        self.shortest_lease_ms.store(shortest, Ordering::SeqCst);
     }
 
     pub(super) fn wanted(&self) -> BTreeMap<NodeId, String> {
@@ -271,6 +295,7 @@ impl Hub {
                 self.ended(&other);
             }
         }
+        self.count_on(link.peer.id, link.them.lease_ms);
         let label = link.label();
         lock(&self.links).insert(label.clone(), link.clone());
         if link.peer.gone.is_cancelled() {

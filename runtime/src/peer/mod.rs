@@ -129,6 +129,12 @@ impl PeerHub {
         self.hub.wanted()
     }
 
+    /// The shortest time for which this node, or one that it has had a link to since its start, promises leaders to vote for nobody
+    /// else. A leader that counts on no more is never deposed by who has other settings.
+    pub fn shortest_lease(&self) -> Duration {
+        self.hub.shortest_lease()
+    }
+
     /// Lets calls reach an actor of this node by its short name, such as `p3/raft`. An actor of that name from
     /// before is replaced, as after a restart.
     pub fn register(&self, name: &str, cell: ActorCell) {

@@ -30,6 +30,8 @@ pub struct PeerOptions {
     /// Where ractor_cluster parks the listener that it insists on opening: an address of the loopback, since nothing is to
     /// connect to it. Port 0 takes any; a simulation needs a fixed one to repeat itself.
     pub park: SocketAddr,
+    /// For how long after it heard from a leader this node votes for nobody else, in milliseconds: leaders count on no more.
+    pub lease_ms: u64,
     /// Time between two heartbeats, in each direction of each link.
     pub heartbeat_ms: u64,
     /// Heartbeats missed in a row after which a peer is suspected and its link cut.

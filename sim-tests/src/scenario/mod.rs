@@ -13,6 +13,7 @@ mod orphans;
 mod partition;
 mod reborn;
 mod storm;
+mod uneven;
 mod unseated;
 
 use crate::cluster::Cluster;
@@ -52,6 +53,7 @@ pub const SCENARIOS: &[Scenario] = &[
     newcomers::SCENARIO,
     blank::SCENARIO,
     movers::SCENARIO,
+    uneven::SCENARIO,
 ];
 
 /// The scenario of that name.

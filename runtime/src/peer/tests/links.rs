@@ -182,3 +182,28 @@ async fn redials_back_off() {
     );
     a.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_counts_on_the_shortest_lease_that_anybody_promises() {
+    let net = MemNet::default();
+    let [a, b] = fresh_ids();
+    let (short, long) = (Duration::from_millis(400), Duration::from_millis(1_500));
+    let promises = |addr, lease: Duration| Setup { lease_ms: lease.as_millis() as u64, ..on(&net, addr) };
+    let a = start(a, promises("a", long)).await;
+    assert_eq!(a.hub.shortest_lease(), long, "nobody else is known");
+    let before = start(b, promises("b", short)).await;
+    introduce(&[&a, &before]);
+    a.sees(&before, PeerState::is_up).await;
+    before.sees(&a, PeerState::is_up).await;
+    assert_eq!((a.hub.shortest_lease(), before.hub.shortest_lease()), (short, short));
+    before.stop().await;
+    a.sees(&before, |state| !state.is_up()).await;
+    assert_eq!(a.hub.shortest_lease(), short, "it may be back as it was");
+
+    let after = start(b, promises("b", long)).await;
+    introduce(&[&a, &after]);
+    a.sees(&after, PeerState::is_up).await;
+    assert_eq!((a.hub.shortest_lease(), after.hub.shortest_lease()), (long, long));
+    a.stop().await;
+    after.stop().await;
+}

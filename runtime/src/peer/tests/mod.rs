@@ -98,6 +98,7 @@ struct TestNode {
 struct Setup {
     net: Arc<dyn Net>,
     missed: u32,
+    lease_ms: u64,
     secret: &'static str,
     cluster: Option<ClusterId>,
     calls: usize,
@@ -111,6 +112,7 @@ impl Default for Setup {
             net: Arc::new(RealNet),
             // On a real network time is real too, and a busy machine is no dead peer.
             missed: 100,
+            lease_ms: 600,
             secret: "secret",
             cluster: Some(ClusterId(1)),
             calls: 1024,
@@ -172,6 +174,7 @@ fn options(id: Option<NodeId>, listener: Box<dyn Listener>, setup: &Setup) -> Pe
         instance: InstanceId(id.map_or(0, |id| id.0)),
         secret: setup.secret.into(),
         park: (Ipv4Addr::LOCALHOST, 0).into(),
+        lease_ms: setup.lease_ms,
         heartbeat_ms: 50,
         heartbeats_missed: setup.missed,
         calls_in_flight: setup.calls,
