@@ -92,7 +92,7 @@ pub struct Host {
     partitions: u32,
     replication: u32,
     work: DiskWork,
-    settings: Settings,
+    settings: Vec<Settings>,
     clock: SimClock,
     seed: u64,
     /// See [`NodeOptions::park`].
@@ -293,7 +293,7 @@ impl Host {
         config.peer.addr = self.doors.of(self.index);
         config.http.addr = format!("{}:{HTTP_PORT}", self.name);
         config.node.replication = self.replication;
-        self.settings.apply(&mut config, self.index, boot);
+        self.settings[(self.index + boot as usize) % self.settings.len()].apply(&mut config);
         config
     }
 }

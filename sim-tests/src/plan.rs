@@ -26,8 +26,9 @@ pub struct Plan {
     pub partitions: u32,
     /// Replicas of each.
     pub replication: u32,
-    /// What all nodes are set to.
-    pub settings: Settings,
+    /// What the node in the first place is set to, the one in the next, and so on, anew from the end; at its next boot each takes
+    /// the next one. Operators change settings node by node.
+    pub settings: Vec<Settings>,
     /// Shortest time that a message takes.
     pub latency_min: Duration,
     /// Longest time that a message takes.
@@ -89,7 +90,7 @@ impl Plan {
             nodes,
             partitions,
             replication: 3,
-            settings: Settings::default(),
+            settings: vec![Settings::default()],
             latency_min: Duration::from_millis(1),
             latency_max,
             sync_max: Duration::ZERO,
@@ -126,7 +127,7 @@ impl Plan {
             nodes,
             partitions,
             replication: pick(&mut random, &[1, 3, 3, 3, 5]),
-            settings: Settings::draw(&mut random),
+            settings: vec![Settings::draw(&mut random)],
             latency_min: Duration::from_millis(1),
             latency_max,
             clocks_ms: (0..nodes).map(|_| random.random_range(-apart_ms..=apart_ms)).collect(),
@@ -155,7 +156,8 @@ impl Plan {
             });
         }
         if random.random_bool(0.2) {
-            plan.settings.draw_raft(&mut random);
+            let more = random.random_range(1..=2);
+            plan.settings.extend((0..more).map(|_| Settings::draw(&mut random)));
         }
         if plan.loss.is_some() || !plan.joins.is_empty() {
             plan.faults.retain(|planned| planned.fault.name != RELOCATE.name);
@@ -240,7 +242,9 @@ impl fmt::Display for Plan {
             self.sync_max,
             self.clocks_ms
         )?;
-        writeln!(f, "settings   {}", self.settings)?;
+        for settings in &self.settings {
+            writeln!(f, "settings   {settings}")?;
+        }
         let workloads: Vec<&str> = self.kinds().map(|kind| kind.name).collect();
         write!(
             f,

@@ -6,9 +6,6 @@ use rand::rngs::StdRng;
 use std::fmt;
 use trandb_runtime::config::Config;
 
-/// Heartbeat, and shortest and longest election timeout.
-pub type RaftMs = (u64, u64, u64);
-
 /// Settings that a seed draws.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,9 +18,8 @@ pub struct Settings {
     calls_in_flight: u32,
     leader_wait_ms: u64,
     in_flight_per_connection: u32,
-    /// Of the node in the first place, and of those in the next, which begin anew at the end. A node takes the next one with every
-    /// boot: operators change settings one node after the other.
-    raft_ms: Vec<RaftMs>,
+    /// Heartbeat, and shortest and longest election timeout.
+    raft_ms: (u64, u64, u64),
     kept_entries: u64,
 }
 
@@ -41,19 +37,15 @@ impl Default for Settings {
             calls_in_flight: config.peer.calls_in_flight,
             leader_wait_ms: config.limits.leader_wait_ms,
             in_flight_per_connection: config.limits.in_flight_per_connection,
-            raft_ms: vec![(
-                config.raft.heartbeat_ms,
-                config.raft.election_min_ms,
-                config.raft.election_max_ms,
-            )],
+            raft_ms: (config.raft.heartbeat_ms, config.raft.election_min_ms, config.raft.election_max_ms),
             kept_entries: config.raft.kept_entries,
         }
     }
 }
 
 impl Settings {
-    /// The default ones, but for how long elections take.
-    pub fn uneven(raft_ms: Vec<RaftMs>) -> Self {
+    /// The default ones, but for heartbeats and elections: shortest and longest timeout.
+    pub fn with_raft(raft_ms: (u64, u64, u64)) -> Self {
         Self { raft_ms, ..Self::default() }
     }
 
@@ -70,7 +62,7 @@ impl Settings {
             calls_in_flight: pick(random, &[64, default.calls_in_flight]),
             leader_wait_ms: pick(random, &[200, default.leader_wait_ms]),
             in_flight_per_connection: pick(random, &[1, 4, default.in_flight_per_connection]),
-            raft_ms: vec![pick(random, &[(100, 300, 400), default.raft_ms[0]])],
+            raft_ms: pick(random, &[(100, 300, 400), default.raft_ms, (100, 1_200, 1_500)]),
             kept_entries: pick(random, &[0, 0, 20, default.kept_entries]),
             wal_lz4_bytes: pick(random, &[default.wal_lz4_bytes, 64, 4096]),
         }
@@ -81,16 +73,8 @@ impl Settings {
         self.calls_in_flight
     }
 
-    /// Has elections take other times on every node, and after every boot.
-    pub fn draw_raft(&mut self, random: &mut StdRng) {
-        let several = random.random_range(2..=3);
-        self.raft_ms = (0..several)
-            .map(|_| pick(random, &[(100, 300, 400), (100, 500, 600), (100, 1_200, 1_500)]))
-            .collect();
-    }
-
-    /// Writes them into the configuration of the node in that place, for that boot.
-    pub fn apply(&self, config: &mut Config, index: usize, boot: u64) {
+    /// Writes them into a node's configuration.
+    pub fn apply(&self, config: &mut Config) {
         config.storage.checkpoint_interval_ms = self.checkpoint_interval_ms;
         config.storage.checkpoint_log_bytes = self.checkpoint_log_bytes;
         config.storage.wal_segment_bytes = self.wal_segment_bytes;
@@ -100,8 +84,7 @@ impl Settings {
         config.peer.calls_in_flight = self.calls_in_flight;
         config.limits.leader_wait_ms = self.leader_wait_ms;
         config.limits.in_flight_per_connection = self.in_flight_per_connection;
-        (config.raft.heartbeat_ms, config.raft.election_min_ms, config.raft.election_max_ms) =
-            self.raft_ms[(index + boot as usize) % self.raft_ms.len()];
+        (config.raft.heartbeat_ms, config.raft.election_min_ms, config.raft.election_max_ms) = self.raft_ms;
         config.raft.kept_entries = self.kept_entries;
     }
 }
@@ -110,13 +93,14 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { checkpoint_interval_ms, checkpoint_log_bytes, wal_segment_bytes, history_ms, .. } = self;
         let Self { peer_heartbeat_ms, calls_in_flight, leader_wait_ms, in_flight_per_connection, .. } = self;
-        let Self { raft_ms, kept_entries, wal_lz4_bytes, .. } = self;
+        let (heartbeat, election_min, election_max) = self.raft_ms;
+        let Self { kept_entries, wal_lz4_bytes, .. } = self;
         write!(
             f,
             "checkpoints every {checkpoint_interval_ms} ms or {checkpoint_log_bytes} bytes, segments of \
              {wal_segment_bytes} bytes, history of {history_ms} ms, links beat each {peer_heartbeat_ms} ms, \
              {calls_in_flight} calls to a peer, {in_flight_per_connection} requests of a client, leaders \
-             waited for {leader_wait_ms} ms, raft {raft_ms:?} ms, \
+             waited for {leader_wait_ms} ms, raft {heartbeat}/{election_min}/{election_max} ms, \
              {kept_entries} entries kept, compressed from {wal_lz4_bytes} bytes"
         )
     }

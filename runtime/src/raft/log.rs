@@ -363,7 +363,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                     log_id.index,
                     encode_entry(&entry, self.lz4_from),
                 );
-                witness::appended(self.group, state.last_log_id(), log_id, &record.payload);
+                witness::appended(self.group, state.last_log_id(), &entry);
                 let bytes = record.payload.len() + 64;
                 if state.slots.is_empty() {
                     state.first = log_id.index;

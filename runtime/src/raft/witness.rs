@@ -1,7 +1,9 @@
 //! Tells whoever listens what a group's logs and states go through, entry by entry: the simulation holds the replicas
 //! against each other. Nothing is computed while nobody listens at the level of traces.
 
-use super::types::LogId;
+use super::codec::encode_entry;
+use super::types::{LogId, TypeConfig};
+use openraft::type_config::alias::EntryOf;
 use trandb_cluster::PartitionId;
 use trandb_cluster::txn::TxnId;
 
@@ -13,14 +15,15 @@ pub fn is_heard() -> bool {
     tracing::enabled!(target: ENTRIES, tracing::Level::TRACE)
 }
 
-/// A replica's log takes an entry behind the one of `before`.
-pub(super) fn appended(group: PartitionId, before: Option<LogId>, entry: LogId, payload: &[u8]) {
+/// A replica's log takes an entry behind the one of `before`. Whether it is compressed there is each node's own affair.
+pub(super) fn appended(group: PartitionId, before: Option<LogId>, entry: &EntryOf<TypeConfig>) {
     if !is_heard() {
         return;
     }
-    let (term, index) = (entry.leader_id.term, entry.index);
+    let (term, index) = (entry.log_id.leader_id.term, entry.log_id.index);
+    let payload = encode_entry(entry, usize::MAX);
     let before = before.filter(|before| before.index + 1 == index).map(|before| before.leader_id.term);
-    let content = u64::from(crc32c::crc32c(payload));
+    let content = u64::from(crc32c::crc32c(&payload));
     tracing::trace!(target: ENTRIES, group = u64::from(group.0), index, term, before, content, "appended");
 }
 

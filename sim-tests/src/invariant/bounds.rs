@@ -13,7 +13,8 @@ const OPEN_MAX: u64 = 10_000;
 
 pub(super) fn violations(evidence: &Evidence<'_>) -> Vec<String> {
     let nodes = evidence.plan.nodes as u64;
-    let calls = u64::from(evidence.plan.settings.calls_in_flight());
+    let calls = evidence.plan.settings.iter().map(|settings| u64::from(settings.calls_in_flight())).max();
+    let calls = calls.unwrap_or_default();
     // All nodes of a simulation share a gauge: those that count up and down show them together.
     let bounds = [
         ("trandb_queue_bytes", QUEUE_BYTES_MAX),

@@ -39,7 +39,7 @@ const CUT: Duration = Duration::from_millis(1_800);
 
 fn plan(seed: u64) -> Plan {
     Plan {
-        settings: Settings::uneven(vec![(100, 1_200, 1_500), (100, 300, 400), (100, 300, 400)]),
+        settings: [(100, 1_200, 1_500), (100, 300, 400), (100, 300, 400)].map(Settings::with_raft).to_vec(),
         workloads: places(&["register", "counter", "lists"]),
         patience: Duration::from_millis(500),
         ..Plan::calm(seed, NODES)
