@@ -186,7 +186,9 @@ impl Partition {
         let is_wrong = |node: NodeId| wrong.iter().any(|&(other, _)| other == node);
         self.context.alarms.end_all(self.id, |about| match about {
             About::Own => false,
-            About::Replica(node) => !is_wrong(node) && reports.iter().any(|report| report.node == node),
+            About::Replica(node) => {
+                !voters.contains(&node) || !is_wrong(node) && reports.iter().any(|report| report.node == node)
+            }
             About::All => true,
         });
         if !wrong.is_empty() {

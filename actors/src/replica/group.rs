@@ -3,6 +3,7 @@
 //! and leadership transfer in [`membership`](super::membership), snapshots in [`receiving`](super::receiving).
 
 use super::receiving::Receiving;
+use crate::alarms::About;
 use crate::context::NodeContext;
 use crate::partition::{DataApplier, LocalPartition, PartitionMessage, ReplicaState};
 use crate::router::{Lead, RouterMessage};
@@ -15,8 +16,8 @@ use trandb_cluster::{NodeId, PartitionId};
 use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{
-    Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, ServerState, StateMachine, WatchReceiver,
-    members, raft_config, voters,
+    Applier, GroupLog, LocalRaft, PeerNetwork, Raft, RaftMessage, Reverted, ServerState, StateMachine,
+    WatchReceiver, members, raft_config, voters,
 };
 use trandb_runtime::rpc::Reply;
 
@@ -133,7 +134,8 @@ impl Actor for GroupActor {
         );
         let pristine = log.is_pristine();
         let (heartbeats, snapshots) = (context.heartbeats.clone(), context.snapshots.clone());
-        let network = PeerNetwork::new(context.hub.clone(), heartbeats, snapshots, id);
+        let reverted = tell_reverted(context.clone(), id);
+        let network = PeerNetwork::new(context.hub.clone(), heartbeats, snapshots, id, reverted);
         let state = StateMachine::new(machine.applier(context.node));
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
         // All groups of the node beat together: see `BeatsActor`.
@@ -257,6 +259,19 @@ impl Drop for Group {
             replica.forget_group(&self.me);
         }
     }
+}
+
+/// Raises an alarm for a replica of a group that this node leads, as Raft does not go on with it and says nothing.
+fn tell_reverted(context: Arc<NodeContext>, id: PartitionId) -> Reverted {
+    Arc::new(move |node| {
+        let text = format!(
+            "{id}: the replica on {node} has lost entries that it had acknowledged, as where an older copy of a data directory is \
+             put in its place: stop {node}, remove its directory and start it again, as a new member"
+        );
+        if context.alarms.raise(id, About::Replica(node), text) {
+            tracing::error!(partition = %id, replica = %node, "a replica has lost entries that it had acknowledged");
+        }
+    })
 }
 
 impl Group {

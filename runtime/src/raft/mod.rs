@@ -36,7 +36,7 @@ pub use lease::{GivenAway, heard_within, lease_valid};
 pub use log::{GroupLog, LogSink, log_id};
 pub use machine::{Applier, ChunkSource, OpenSnapshot, SnapshotData, StateMachine};
 pub use message::{AppendCall, LocalRaft, RaftMessage, SnapshotPart, TransferCall, VoteCall};
-pub use network::{PeerNetwork, SNAPSHOT_RESUME_MAX};
+pub use network::{PeerNetwork, Reverted, SNAPSHOT_RESUME_MAX};
 pub use snapshots::Snapshots;
 pub use types::{
     CommittedEntry, EntryBody, LogApplied, LogId, Membership, Proposal, Raft, RaftMetrics, StoredMembership,

@@ -5,7 +5,7 @@ use super::commits::CommitsAlong;
 use super::machine::SnapshotData;
 use super::message::{AppendCall, RaftMessage, SnapshotPart, TransferCall, VoteCall};
 use super::snapshots::{Snapshots, Turn};
-use super::types::{TypeConfig, Vote};
+use super::types::{LogId, TypeConfig, Vote};
 use crate::pace::reach;
 use crate::peer::PeerHub;
 use crate::rpc::{Reply, RpcError};
@@ -20,6 +20,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
@@ -49,12 +50,22 @@ pub struct PeerNetwork {
     snapshots: Snapshots,
     group: PartitionId,
     actor: String,
+    reverted: Reverted,
 }
+
+/// Told of a peer whose log ends before what it had acknowledged.
+pub type Reverted = Arc<dyn Fn(NodeId) + Send + Sync>;
 
 impl PeerNetwork {
     /// A network for `group` over this node's links, whose groups share `heartbeats` and `snapshots`.
-    pub fn new(hub: PeerHub, heartbeats: Heartbeats, snapshots: Snapshots, group: PartitionId) -> Self {
-        Self { hub, heartbeats, snapshots, group, actor: format!("{group}/raft") }
+    pub fn new(
+        hub: PeerHub,
+        heartbeats: Heartbeats,
+        snapshots: Snapshots,
+        group: PartitionId,
+        reverted: Reverted,
+    ) -> Self {
+        Self { hub, heartbeats, snapshots, group, actor: format!("{group}/raft"), reverted }
     }
 }
 
@@ -62,7 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: u64, _node: &()) -> PeerClient {
-        PeerClient { network: self.clone(), target: NodeId(target), turn: None }
+        PeerClient { network: self.clone(), target: NodeId(target), turn: None, acked: None }
     }
 }
 
@@ -73,6 +84,8 @@ pub struct PeerClient {
     /// The turn that it waited for, for the snapshot that it sends next. Each snapshot has a line of its own in Raft, which asks
     /// anew when its backoff is over, or drops it, and the turn with it.
     turn: Option<Turn>,
+    /// The last entry that the peer acknowledged over this line, and to which leader.
+    acked: Option<(Vote, u64)>,
 }
 
 impl PeerClient {
@@ -88,6 +101,33 @@ impl PeerClient {
         let PeerNetwork { hub, actor, .. } = &self.network;
         outcome(hub.call(self.target, actor, deadline, weight, make).await)
     }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut deadline = option.hard_ttl().max(APPEND_DEADLINE_MIN);
+        if request.entries.is_empty() {
+            deadline = option.hard_ttl();
+            let beat = Beat { group: self.network.group, request: request.clone() };
+            match self.network.heartbeats.send(self.target, beat, deadline).await {
+                Ok(Some(answer)) => return outcome(Ok(answer)),
+                Err(error) => return outcome(Err(error)),
+                // Slow or just starting: it is asked by itself.
+                Ok(None) => {}
+            }
+        }
+        let weight = weigh(&request);
+        self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
+    }
+}
+
+/// Whether a peer that finds no entry at `prev` has lost it: it acknowledged one there or behind it to the same leader, and no
+/// other may take it back from it while that one leads.
+fn has_reverted(acked: Option<(Vote, u64)>, vote: Vote, prev: Option<LogId>) -> bool {
+    let Some(((to, acked), prev)) = acked.zip(prev) else { return false };
+    to == vote && prev.index <= acked
 }
 
 /// A call's outcome in Raft's words.
@@ -122,19 +162,18 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let mut deadline = option.hard_ttl().max(APPEND_DEADLINE_MIN);
-        if request.entries.is_empty() {
-            deadline = option.hard_ttl();
-            let beat = Beat { group: self.network.group, request: request.clone() };
-            match self.network.heartbeats.send(self.target, beat, deadline).await {
-                Ok(Some(answer)) => return outcome(Ok(answer)),
-                Err(error) => return outcome(Err(error)),
-                // Slow or just starting: it is asked by itself.
-                Ok(None) => {}
+        let (vote, prev) = (request.vote, request.prev_log_id);
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let answer = self.append(request, option).await?;
+        match &answer {
+            AppendEntriesResponse::Success => self.acked = last.map(|last| (vote, last.index)),
+            AppendEntriesResponse::PartialSuccess(upto) => self.acked = upto.map(|upto| (vote, upto.index)),
+            AppendEntriesResponse::Conflict if has_reverted(self.acked, vote, prev) => {
+                (self.network.reverted)(self.target);
             }
+            _ => {}
         }
-        let weight = weigh(&request);
-        self.call(deadline, weight, |reply| RaftMessage::Append(AppendCall(request), reply)).await
+        Ok(answer)
     }
 
     fn stream_append<'s, S>(&'s mut self, appends: S, option: RPCOption) -> BoxFuture<'s, AppendsAnswered<'s>>
@@ -319,6 +358,7 @@ fn install_deadline(bytes: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log::log_id;
     use super::*;
 
     /// Calls that have no answer for so long; what came of them, after how long.
@@ -353,5 +393,17 @@ mod tests {
         assert_eq!(install_deadline(0), SNAPSHOT_CHUNK_DEADLINE);
         let gigabyte = install_deadline(1 << 30);
         assert!((Duration::from_secs(120)..Duration::from_secs(600)).contains(&gigabyte), "{gigabyte:?}");
+    }
+
+    #[test]
+    fn only_what_was_acknowledged_to_the_same_leader_can_be_lost() {
+        let leads = |term| Vote::new_committed(term, 1);
+        let at = |index| Some(log_id(3, index));
+        let acked = Some((leads(3), 7));
+        assert!(has_reverted(acked, leads(3), at(7)) && has_reverted(acked, leads(3), at(5)));
+        assert!(!has_reverted(acked, leads(3), at(8)), "it has not heard of that one yet");
+        assert!(!has_reverted(acked, leads(4), at(7)), "a leader between the two may have taken it back");
+        assert!(!has_reverted(acked, leads(3), None), "that is no conflict");
+        assert!(!has_reverted(None, leads(3), at(7)));
     }
 }

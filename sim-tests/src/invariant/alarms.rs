@@ -4,10 +4,11 @@
 use super::Evidence;
 
 /// What nodes log when they find a replica wrong.
-const ALARMS: [&str; 3] = [
+const ALARMS: [&str; 4] = [
     "a replica is wrong",
     "a replica's memory is not what was written",
     "replicas are wrong, and none is known to be right",
+    "a replica has lost entries that it had acknowledged",
 ];
 
 pub(super) fn violations(evidence: &Evidence<'_>) -> Vec<String> {
