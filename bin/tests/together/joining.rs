@@ -1,4 +1,4 @@
-//! Nodes that come in: to a cluster of one, and in place of one that lost its disk.
+//! Nodes that come in: to a cluster of one, in place of one that lost its disk or went back to an older one, and from another address.
 
 use crate::harness::{Cluster, Node, Ports, eventually};
 use std::path::Path;
