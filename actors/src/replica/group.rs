@@ -9,7 +9,7 @@ use crate::partition::{DataApplier, LocalPartition, PartitionMessage, ReplicaSta
 use crate::router::{Lead, RouterMessage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 use trandb_cluster::{NodeId, PartitionId};
@@ -134,7 +134,7 @@ impl Actor for GroupActor {
         );
         let pristine = log.is_pristine();
         let (heartbeats, snapshots) = (context.heartbeats.clone(), context.snapshots.clone());
-        let reverted = tell_reverted(context.clone(), id);
+        let reverted = tell_reverted(Arc::downgrade(&context), id);
         let network = PeerNetwork::new(context.hub.clone(), heartbeats, snapshots, id, reverted);
         let state = StateMachine::new(machine.applier(context.node));
         let raft = Raft::new(context.node.0, config, network, log, state).await?;
@@ -262,8 +262,10 @@ impl Drop for Group {
 }
 
 /// Raises an alarm for a replica of a group that this node leads, as Raft does not go on with it and says nothing.
-fn tell_reverted(context: Arc<NodeContext>, id: PartitionId) -> Reverted {
+fn tell_reverted(context: Weak<NodeContext>, id: PartitionId) -> Reverted {
     Arc::new(move |node| {
+        // Raft is among what the context holds.
+        let Some(context) = context.upgrade() else { return };
         let text = format!(
             "{id}: the replica on {node} has lost entries that it had acknowledged, as where an older copy of a data directory is \
              put in its place: stop {node}, remove its directory and start it again, as a new member"
