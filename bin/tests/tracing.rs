@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest that the export of a trace may take before another request is tried.
+const EXPORT: Duration = Duration::from_secs(10);
+
 /// A span as it was exported.
 #[derive(Debug, Clone)]
 struct Span {
@@ -67,14 +70,20 @@ fn now() -> Instant {
     Instant::now()
 }
 
+fn wait_until<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    wait_up_to(PATIENCE, done).unwrap_or_else(|| panic!("{what} has not happened"))
+}
+
 #[allow(clippy::disallowed_methods, reason = "real processes run in real time")]
-fn wait_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+fn wait_up_to<T>(patience: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
     let start = now();
     loop {
         if let Some(done) = done() {
-            return done;
+            return Some(done);
         }
-        assert!(start.elapsed() < PATIENCE, "{what} has not happened");
+        if start.elapsed() >= patience {
+            return None;
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -338,25 +347,27 @@ fn each_phase_of_a_transaction_is_a_span_of_its_request() {
     let batch = format!("{{\"ops\":[{}]}}", ops.join(","));
     let header = |id: &str| format!("00-{id}-{caller}-01");
 
-    // One trace of one batch over all partitions, so over all nodes. Again while a leader is being elected.
-    let mut number = 0;
-    let id = wait_until("an answer", || {
-        number += 1;
-        let id = format!("4{number:031x}");
-        (ask(&nodes[0].http, "POST", "/batch", &header(&id), &batch) == 200).then_some(id)
-    });
     let has = |spans: &[Span], name: &str, parent: &str| {
         spans.iter().any(|span| {
             span.name == name && spans.iter().any(|above| above.id == span.parent && above.name == parent)
         })
     };
-    // Every node leads some partition, and exports by itself.
+    // One trace of one batch over all partitions, so over all nodes, each of which exports by itself. Again while a leader is being
+    // elected, and should leadership have moved, so that a node had no part in it.
+    let mut number = 0;
     let spans = wait_until("the export of all phases by all nodes", || {
-        let spans = collector.trace(&id);
-        // The anchor prepares nothing, and may be all that its node leads.
-        let partitions = spans.iter().filter(|span| span.name.starts_with("partition "));
-        let leading = partitions.map(|span| &span.node).collect::<BTreeSet<_>>().len();
-        (leading == 3 && PHASES.iter().all(|(name, parent)| has(&spans, name, parent))).then_some(spans)
+        number += 1;
+        let id = format!("4{number:031x}");
+        if ask(&nodes[0].http, "POST", "/batch", &header(&id), &batch) != 200 {
+            return None;
+        }
+        wait_up_to(EXPORT, || {
+            let spans = collector.trace(&id);
+            // The anchor prepares nothing, and may be all that its node leads.
+            let partitions = spans.iter().filter(|span| span.name.starts_with("partition "));
+            let leading = partitions.map(|span| &span.node).collect::<BTreeSet<_>>().len();
+            (leading == 3 && PHASES.iter().all(|(name, parent)| has(&spans, name, parent))).then_some(spans)
+        })
     });
     for (name, parent) in PHASES {
         for span in spans.iter().filter(|span| span.name == *name) {

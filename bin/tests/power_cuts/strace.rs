@@ -377,8 +377,9 @@ fn start(line: &str) -> &str {
 fn split_result(tail: &str) -> (&str, Option<i64>, &str) {
     let (arguments, result) =
         tail.rsplit_once(") = ").or_else(|| split_padded(tail)).unwrap_or_else(|| panic!("{}", start(tail)));
-    // Files interrupt only who is being killed: that is no failure, but an end with its process.
-    let ended = result.starts_with('?') || result.starts_with("-1 EINTR ");
+    // Files interrupt only who is being killed: that is no failure, but an end with its process. So is an error without
+    // a name: `strace` was told of the kill as the call began, and takes the call's own number for what it returned.
+    let ended = ["?", "-1 EINTR ", "-1 (errno "].iter().any(|end| result.starts_with(end));
     (arguments, (!ended).then(|| number(result.split(' ').next().unwrap_or_default())), result)
 }
 
@@ -446,6 +447,7 @@ mod tests {
             format!("7 1.000014 openat(AT_FDCWD, {}, O_WRONLY|O_APPEND) = 5", hex("/root/g")),
             format!("7 1.000014 write(5, {}, 1) = 1", hex("e")),
             format!("7 1.000014 write(5, {}, 1) = -1 EINTR (Interrupted system call)", hex("f")),
+            format!("7 1.000014 pwrite64(5, {}, 1, 4) = -1 (errno 18446744073709551598)", hex("g")),
             "7 1.000014 +++ exited with 0 +++".to_owned(),
         ];
         let trace = read_lines(&lines);
@@ -463,9 +465,10 @@ mod tests {
                 "SyncDir(\"/\")",
                 "Write { file: 1, offset: 10, data: b\"e\" }",
                 "Write { file: 1, offset: 11, data: b\"f\" }",
+                "Write { file: 1, offset: 12, data: b\"g\" }",
             ]
         );
-        assert!(trace.recording.events.last().is_some_and(|interrupted| interrupted.ended.is_none()));
+        assert!(trace.recording.events[8..].iter().all(|interrupted| interrupted.ended.is_none()));
         let (sync, write) = (&trace.recording.events[3], &trace.recording.events[4]);
         assert!(sync.begun < write.begun && sync.ended > write.ended);
         // Told between the sync's end and the next line: a cut from there on must show what it covers.
