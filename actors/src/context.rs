@@ -8,9 +8,10 @@ use crate::memory::Memory;
 use crate::node::Fatal;
 use crate::oracle::OracleMessage;
 use crate::partition::{PartitionMessage, ReplicaState};
+use crate::replica::ExpectedSystem;
 use crate::router::{RouterMessage, Routes};
 use crate::txn::{CoordinatorsMessage, Transactions};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub struct NodeContext {
     pub(crate) stopping: AtomicBool,
     /// The system group's state as applied here.
     pub(crate) system: watch::Sender<Arc<SystemState>>,
+    /// The same as the log had it when the node started, until it shows what became of that.
+    pub(crate) expected_system: Arc<ArcSwapOption<ExpectedSystem>>,
     /// Where keys live, as the router last published it.
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     /// The partitions that have a replica here.
@@ -139,6 +142,18 @@ impl NodeContext {
     /// The system group's state as applied here.
     pub fn system(&self) -> Arc<SystemState> {
         self.system.borrow().clone()
+    }
+
+    /// By which peers are looked for: that state, or what is to be expected of this node's log while that is newer. The state
+    /// begins with the last checkpoint and is led on by the group's leader, who may be where only the log says.
+    pub(crate) fn system_to_reach(&self) -> Arc<SystemState> {
+        let system = self.system();
+        match &*self.expected_system.load() {
+            Some(expected) if expected.state.epoch > system.epoch && !is_planted(Planted::LogOverlooked) => {
+                Arc::new(expected.state.clone())
+            }
+            _ => system,
+        }
     }
 
     /// The system group's Raft, once it runs.

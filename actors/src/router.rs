@@ -85,8 +85,8 @@ pub enum RouterMessage {
     Heard(Arc<BTreeMap<NodeId, Bytes>>),
     /// Put what this node leads on the next heartbeats.
     Publish,
-    /// Peer addresses of members, as another node knows them.
-    Members(BTreeMap<NodeId, String>),
+    /// Peer addresses of members, as another node knows them whose map is of this epoch or a later one.
+    Members(Epoch, BTreeMap<NodeId, String>),
     /// A member says that it is at another peer address.
     Moved(NodeId, String),
 }
@@ -100,9 +100,9 @@ pub struct RouterActor;
 pub struct RouterState {
     context: Arc<NodeContext>,
     routes: Routes,
-    /// Members that others told of. Those that the system group's state does not know yet are kept: the group's leader may be
-    /// one of them, and the state comes from it.
-    told: BTreeMap<NodeId, String>,
+    /// Members that others told of, and of which epoch that is. It is kept for as long as the system group's state does not know
+    /// them, or is older: the group's leader may be one of them, and the state comes from it.
+    told: BTreeMap<NodeId, (Epoch, String)>,
     /// Members that said themselves that they have moved: from where, as the state has it still, and where to. The group may need
     /// them to change that.
     moved: BTreeMap<NodeId, (String, String)>,
@@ -118,7 +118,7 @@ impl Actor for RouterActor {
         _me: ActorRef<RouterMessage>,
         context: Arc<NodeContext>,
     ) -> Result<RouterState, ActorProcessingErr> {
-        let told = context.hub.peers();
+        let told = context.hub.peers().into_iter().map(|(node, at)| (node, (Epoch::default(), at))).collect();
         let mut router = RouterState { context, routes: Routes::default(), told, moved: BTreeMap::new() };
         router.map_changed();
         Ok(router)
@@ -139,10 +139,7 @@ impl Actor for RouterActor {
             }
             RouterMessage::Heard(heard) => router.heard(&heard),
             RouterMessage::Publish => router.gossip(),
-            RouterMessage::Members(members) => {
-                router.told.extend(members);
-                router.map_changed();
-            }
+            RouterMessage::Members(epoch, members) => router.told(epoch, members),
             RouterMessage::Moved(node, to) => router.moved(node, to),
         }
         Ok(())
@@ -153,28 +150,35 @@ impl RouterState {
     fn map_changed(&mut self) {
         let system = self.context.system();
         let table = RoutingTable::from_state(&system);
-        self.told.retain(|node, _| !system.nodes.contains_key(node));
-        let at = |node: &NodeId| system.nodes.get(node).map(|info| &info.addresses.peer);
+        let to_reach = self.context.system_to_reach();
+        self.told.retain(|node, (epoch, _)| *epoch > to_reach.epoch || !to_reach.nodes.contains_key(node));
+        let at = |node: &NodeId| to_reach.nodes.get(node).map(|info| &info.addresses.peer);
         self.moved.retain(|node, (from, _)| at(node) == Some(from));
-        let mut peers = self.told.clone();
-        let known = table
-            .nodes()
-            .filter(|(node, info)| *node != self.context.node && !info.addresses.peer.is_empty())
-            .map(|(node, info)| {
-                (node, self.moved.get(&node).map_or(&info.addresses.peer, |(_, to)| to).clone())
-            });
-        peers.extend(known);
-        self.context.hub.set_instances(system.instances());
+        let known = to_reach.members().map(|(node, info)| (node, &info.addresses.peer));
+        let told = self.told.iter().map(|(&node, (_, at))| (node, at));
+        let moved = self.moved.iter().map(|(&node, (_, to))| (node, to));
+        let mut peers: BTreeMap<NodeId, &String> = known.chain(told).chain(moved).collect();
+        peers.retain(|node, at| *node != self.context.node && !at.is_empty());
+        let peers = peers.into_iter().map(|(node, at)| (node, at.clone())).collect();
+        self.context.hub.set_instances(to_reach.instances());
         self.context.hub.set_peers(peers);
         self.routes.table = Arc::new(table);
         self.publish();
         self.gossip();
     }
 
+    /// Looks for members where another node with a newer map has them.
+    fn told(&mut self, epoch: Epoch, members: BTreeMap<NodeId, String>) {
+        // Where one said itself that it is goes on counting only against who has not heard of that either.
+        self.moved.retain(|node, (from, _)| members.get(node).is_none_or(|at| at == from));
+        self.told.extend(members.into_iter().map(|(node, at)| (node, (epoch, at))));
+        self.map_changed();
+    }
+
     /// Dials a member where it says that it is, until the state says so, too, or that it is somewhere else.
     fn moved(&mut self, node: NodeId, to: String) {
-        let system = self.context.system();
-        let Some(info) = system.nodes.get(&node) else { return };
+        let to_reach = self.context.system_to_reach();
+        let Some(info) = to_reach.nodes.get(&node) else { return };
         let from = info.addresses.peer.clone();
         let news = match from == to {
             true => self.moved.remove(&node).is_some(),

@@ -62,6 +62,8 @@ pub enum Planted {
     StartingIsFresh,
     /// A member that has moved and has no link says nowhere where it is.
     MovedUnsaid,
+    /// A member that starts looks for its peers where its last checkpoint has them, whatever its log says.
+    LogOverlooked,
     /// A leader's lease lasts as long as its own settings say, whatever its followers promise.
     LeaseOfOwn,
 }
@@ -93,6 +95,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("moving-forgotten", Planted::MovingForgotten),
     ("starting-is-fresh", Planted::StartingIsFresh),
     ("moved-unsaid", Planted::MovedUnsaid),
+    ("log-overlooked", Planted::LogOverlooked),
     ("lease-of-own", Planted::LeaseOfOwn),
 ];
 

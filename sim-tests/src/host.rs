@@ -61,6 +61,10 @@ impl PeerDoors {
         let (name, port) = &self.0[index];
         format!("{name}:{}", port.load(Ordering::Relaxed))
     }
+
+    fn first_of(&self, index: usize) -> String {
+        format!("{}:{PEER_PORT}", self.0[index].0)
+    }
 }
 
 /// What a node's data directory is on.
@@ -107,6 +111,8 @@ pub struct Host {
     failed: AtomicBool,
     /// Whether it is there: a node that joins later starts when it is.
     there: watch::Sender<bool>,
+    /// Whether its seeds are those of the first day.
+    keeps_seeds: AtomicBool,
     /// Tells the clocks that move by themselves how far; each is of the boot that listens.
     leaps: watch::Sender<Duration>,
 }
@@ -132,6 +138,7 @@ impl Host {
             seed,
             park,
             boots: AtomicU64::new(0),
+            keeps_seeds: AtomicBool::new(false),
             media: Mutex::new(Media::blank(seed | 1, None)),
             memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
@@ -219,6 +226,16 @@ impl Host {
         self.doors.0[self.index].1.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Where the node's peer door is from its next boot on, if not yet.
+    pub fn peer_door(&self) -> String {
+        self.doors.of(self.index)
+    }
+
+    /// From its next boot on, the node has the seeds that it had at its first one, wherever they are meanwhile.
+    pub fn keep_seeds(&self) {
+        self.keeps_seeds.store(true, Ordering::Relaxed);
+    }
+
     /// Has the node start, if it was not there from the beginning.
     pub fn arrive(&self) {
         self.there.send_replace(true);
@@ -283,7 +300,9 @@ impl Host {
 
     fn config(&self, boot: u64) -> Config {
         let mut config = Config::default();
-        config.node.seeds = (0..self.founders).map(|index| self.doors.of(index)).collect();
+        let keeps = self.keeps_seeds.load(Ordering::Relaxed);
+        let seed = |index| if keeps { self.doors.first_of(index) } else { self.doors.of(index) };
+        config.node.seeds = (0..self.founders).map(seed).collect();
         config.node.partitions = self.partitions;
         config.node.advertise = self.name.clone();
         config.node.insecure = true;

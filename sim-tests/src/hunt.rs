@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use trandb_runtime::planted::{PLANTED, Planted};
 
 /// The scenario that looks for a fault, where storms hardly ever come upon it.
-const SCENARIOS: [(Planted, &str); 10] = [
+const SCENARIOS: [(Planted, &str); 11] = [
     (Planted::VoteAfterRestart, "lenders"),
     (Planted::LearnerLease, "demoted"),
     (Planted::ForgetInFlight, "forsaken"),
@@ -16,6 +16,7 @@ const SCENARIOS: [(Planted, &str); 10] = [
     (Planted::MovingForgotten, "newcomers"),
     (Planted::StartingIsFresh, "blank"),
     (Planted::MovedUnsaid, "movers"),
+    (Planted::LogOverlooked, "chase"),
     (Planted::LeaseOfOwn, "uneven"),
 ];
 

@@ -4,6 +4,7 @@
 use crate::cluster::Cluster;
 use crate::plan::Plan;
 use crate::workload::{Board, REGISTERS, register};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use trandb_client::{Client, ClusterView, Condition, Error, NodeView};
@@ -89,6 +90,29 @@ impl Liveness {
             Ok(report) => Some(format!("replicas differ: {:?}", report.partitions)),
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// Waits until every node knows that all peer doors are there.
+    ///
+    /// # Errors
+    /// What is known instead after `WHOLE_MAX`.
+    pub async fn found_at(&self, doors: &BTreeSet<String>) -> turmoil::Result {
+        let deadline = Instant::now() + WHOLE_MAX;
+        for client in &self.clients {
+            loop {
+                let known = client.cluster_status().await;
+                let known =
+                    known.map(|view| members(&view).map(|node| node.peer.clone()).collect::<BTreeSet<_>>());
+                if known.as_ref().is_ok_and(|known| known == doors) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(format!("{known:?} are known after {WHOLE_MAX:?}, not {doors:?}").into());
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the cluster has so many members.

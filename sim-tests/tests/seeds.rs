@@ -45,6 +45,7 @@ fn named_scenarios_hold() {
         "newcomers",
         "blank",
         "movers",
+        "chase",
         "uneven",
     ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
@@ -65,6 +66,7 @@ fn named_scenarios_find_their_bugs() {
         ("newcomers", "moving-forgotten"),
         ("blank", "starting-is-fresh"),
         ("movers", "moved-unsaid"),
+        ("chase", "log-overlooked"),
         ("uneven", "lease-of-own"),
     ] {
         let (ok, report) =

@@ -12,9 +12,9 @@ use crate::gateway::{serve_http, serve_native};
 use crate::gauges::Gauges;
 use crate::large::{self, LargeWrites};
 use crate::memory::{self, Memory};
-use crate::replica::SystemMachine;
+use crate::replica::{ExpectedSystem, SystemMachine};
 use crate::router::Routes;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -99,6 +99,7 @@ impl Beginning {
             failed: watch::Sender::new(None),
             stopping: AtomicBool::new(false),
             system: watch::Sender::new(Arc::default()),
+            expected_system: Arc::new(ArcSwapOption::new(place.expected)),
             routes: watch::Sender::new(Arc::new(Routes::default())),
             local: ArcSwap::default(),
             system_raft: ArcSwap::default(),
@@ -110,7 +111,8 @@ impl Beginning {
             transactions: crate::txn::Transactions::default(),
             config: config.clone(),
         });
-        let system = SystemMachine::load(context.engine.clone(), context.system.clone())
+        let (engine, published) = (context.engine.clone(), context.system.clone());
+        let system = SystemMachine::load(engine, published, context.expected_system.clone())
             .await
             .map_err(StartError::Checkpoint)?;
         hub.set_peers(place.peers.clone());
@@ -174,6 +176,8 @@ struct Place {
     peers: BTreeMap<NodeId, String>,
     /// The members that the cluster is founded with, where this node is one of them and it may not be yet.
     founders: Option<BTreeMap<NodeId, NodeInfo>>,
+    /// What its log says of the cluster.
+    expected: Option<Arc<ExpectedSystem>>,
 }
 
 impl Place {
@@ -189,13 +193,14 @@ impl Place {
         if let (Some(me), Some(cluster)) = (identity.node, identity.cluster) {
             forming::check_seeds(hub, seeds, cluster).await?;
             if is_planted(Planted::PeersForgotten) {
-                return Ok(Self { me, peers: BTreeMap::new(), founders: None });
+                return Ok(Self { me, peers: BTreeMap::new(), founders: None, expected: None });
             }
             let expected = storage.expected_system().await?;
-            if expected.cluster_id.is_some() {
-                hub.set_instances(expected.instances());
-                let peers = forming::peers(&expected).into_iter().map(|(id, at)| (id, at.peer)).collect();
-                return Ok(Self { me, peers, founders: None });
+            if let Some(expected) = expected.filter(|expected| expected.state.cluster_id.is_some()) {
+                let system = &expected.state;
+                hub.set_instances(system.instances());
+                let peers = forming::peers(system).into_iter().map(|(id, at)| (id, at.peer)).collect();
+                return Ok(Self { me, peers, founders: None, expected: Some(Arc::new(expected)) });
             }
         }
         // A member that was told nothing before it ended is taken in once more, as the same one.
@@ -218,12 +223,12 @@ impl Place {
             Formed::Founder { me, nodes } => {
                 storage.remember_founder(me)?;
                 let peers = nodes.iter().map(|(&id, info)| (id, info.addresses.peer.clone())).collect();
-                Ok(Self { me, peers, founders: Some(nodes) })
+                Ok(Self { me, peers, founders: Some(nodes), expected: None })
             }
             Formed::Member { me, cluster, members } => {
                 storage.remember(me, cluster)?;
                 let peers = members.into_iter().map(|(id, addresses)| (id, addresses.peer)).collect();
-                Ok(Self { me, peers, founders: None })
+                Ok(Self { me, peers, founders: None, expected: None })
             }
         }
     }

@@ -96,17 +96,16 @@ pub(super) async fn catch_up(context: Arc<NodeContext>) {
             states.get(&node).filter(|state| state.is_up())?;
             // One of another version says nothing here.
             let gossip: Gossip = wire::decode(gossip).ok()?;
-            (gossip.epoch > epoch).then_some(node)
+            (gossip.epoch > epoch).then_some((node, gossip.epoch))
         });
         let waits = std::mem::replace(&mut behind, ahead.map(|_| epoch)) == Some(epoch);
-        let Some(at) = ahead.filter(|_| waits).and_then(|node| context.hub.peers().remove(&node)) else {
-            continue;
-        };
+        let Some((node, epoch)) = ahead.filter(|_| waits) else { continue };
+        let Some(at) = context.hub.peers().remove(&node) else { continue };
         match context.hub.ask(&at, Ask::Discover).await {
             Ok(Answer::Discovered { members, .. }) => {
                 let peers = members.into_iter().map(|(node, addresses)| (node, addresses.peer));
                 let peers = peers.filter(|(node, peer)| *node != context.node && !peer.is_empty()).collect();
-                context.tell_router(RouterMessage::Members(peers));
+                context.tell_router(RouterMessage::Members(epoch, peers));
             }
             Ok(other) => tracing::debug!(at, ?other, "the members were not told"),
             Err(error) => tracing::debug!(at, %error, "the members were not told"),

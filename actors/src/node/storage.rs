@@ -3,13 +3,12 @@
 use super::StartError;
 use super::options::{DiskWork, StorageDoor};
 use crate::partition::checkpoint_index;
-use crate::replica::{expected_system, system_checkpoint_index};
+use crate::replica::{ExpectedSystem, expected_system, system_checkpoint_index};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use trandb_cluster::system::SystemState;
 use trandb_cluster::{ClusterId, NodeId, PartitionId};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::{DataDir, Identity};
@@ -128,15 +127,15 @@ impl Storage {
         &self.identity
     }
 
-    /// What is known here of the cluster: the system group's state if all of its log is committed, which it need not be.
-    pub(super) async fn expected_system(&self) -> Result<SystemState, StartError> {
+    /// What is known here of the cluster, if anything is: the system group's state if all of its log is committed, which it need
+    /// not be.
+    pub(super) async fn expected_system(&self) -> Result<Option<ExpectedSystem>, StartError> {
         let mut log = Vec::new();
         for (&index, &(term, location)) in
             self.recovered.get(&PartitionId::SYSTEM).iter().flat_map(|group| &group.entries)
         {
-            let payload = self.reader.read(location)?.payload;
-            let command = decode_command(log_id(term, index), &payload).map_err(StartError::Checkpoint)?;
-            log.extend(command.map(|command| (index, command)));
+            let (at, payload) = (log_id(term, index), self.reader.read(location)?.payload);
+            log.push((at, decode_command(at, &payload).map_err(StartError::Checkpoint)?));
         }
         let expected = self.engine.run(move |engine| Ok::<_, EngineError>(expected_system(engine, log)));
         expected.await.map_err(io::Error::other).flatten().map_err(StartError::Checkpoint)

@@ -17,7 +17,7 @@ pub use group::{GroupActor, GroupArguments, Machine};
 pub use system::SystemMachine;
 #[cfg(test)]
 pub(crate) use system::system_checkpoint_meta;
-pub(crate) use system::{checkpoint_loop, expected_system, system_checkpoint_index};
+pub(crate) use system::{ExpectedSystem, checkpoint_loop, expected_system, system_checkpoint_index};
 
 use crate::context::NodeContext;
 use crate::partition::{PartitionActor, PartitionArguments, PartitionMessage, ReplicaState};

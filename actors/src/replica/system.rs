@@ -2,6 +2,7 @@
 //! Every change is published; the router, the controller and the replicas follow it.
 
 use crate::context::NodeContext;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -33,21 +34,31 @@ pub(crate) fn system_checkpoint_index(engine: &dyn engine::Engine) -> io::Result
     Ok(checkpoint(engine)?.log_id.map(|log_id| log_id.index))
 }
 
-/// The system group's state as it will be if all of this node's log is committed, of which these are the commands with their
-/// indices. It may not be: this says by which peers a node that restarts finds out, and nothing else.
+/// The system group's state as it will be if all of this node's log is committed. It may not be: this says by which peers a node
+/// that restarts finds out, and nothing else.
+#[derive(Debug, Clone)]
+pub(crate) struct ExpectedSystem {
+    pub(crate) state: SystemState,
+    /// Its last entry. Once a state has that applied, or an entry of a later term, it knows what became of all of this.
+    last: LogId,
+}
+
+/// What is to be expected of a log with these entries, of which some are commands; none without entries.
 ///
 /// # Errors
 /// When the engine fails, or something cannot be decoded.
 pub(crate) fn expected_system(
     engine: &dyn engine::Engine,
-    log: Vec<(u64, Bytes)>,
-) -> io::Result<SystemState> {
+    log: Vec<(LogId, Option<Bytes>)>,
+) -> io::Result<Option<ExpectedSystem>> {
     let Applied { mut state, log_id, .. } = checkpoint(engine)?;
-    let there = log_id.map(|log_id| log_id.index);
-    for (index, command) in log.into_iter().filter(|(index, _)| Some(*index) > there) {
-        state.apply(index, wire::decode(&command).map_err(undecodable)?);
+    let Some(last) = log.last().map(|(last, _)| *last).max(log_id) else { return Ok(None) };
+    for (at, command) in log.into_iter().filter(|(at, _)| Some(at.index) > log_id.map(|there| there.index)) {
+        if let Some(command) = command {
+            state.apply(at.index, wire::decode(&command).map_err(undecodable)?);
+        }
     }
-    Ok(state)
+    Ok(Some(ExpectedSystem { state, last }))
 }
 
 fn checkpoint(engine: &dyn engine::Engine) -> io::Result<Applied> {
@@ -69,18 +80,20 @@ pub(crate) fn system_checkpoint_meta(index: u64) -> Vec<u8> {
 pub struct SystemMachine {
     engine: engine::Worker,
     published: watch::Sender<Arc<SystemState>>,
+    expected: Arc<ArcSwapOption<ExpectedSystem>>,
     applied: Mutex<Applied>,
     durable: Mutex<[Option<(LogId, StoredMembership)>; 2]>,
 }
 
 impl SystemMachine {
-    /// Loads the checkpoint, if there is one, and publishes its state.
+    /// Loads the checkpoint, if there is one, and publishes its state. What is `expected` is so until it shows what became of it.
     ///
     /// # Errors
     /// When the engine fails or the checkpoint cannot be decoded.
-    pub async fn load(
+    pub(crate) async fn load(
         engine: engine::Worker,
         published: watch::Sender<Arc<SystemState>>,
+        expected: Arc<ArcSwapOption<ExpectedSystem>>,
     ) -> io::Result<Arc<Self>> {
         let meta = engine.run(|engine| engine.meta(PartitionId::SYSTEM)).await.map_err(io::Error::other)?;
         let applied: Applied = match meta {
@@ -92,6 +105,7 @@ impl SystemMachine {
         Ok(Arc::new(Self {
             engine,
             published,
+            expected,
             applied: Mutex::new(applied),
             durable: Mutex::new([mark.clone(), mark]),
         }))
@@ -132,12 +146,16 @@ impl SystemMachine {
         Ok(())
     }
 
-    fn publish(&self, state: &SystemState) {
+    fn publish(&self, Applied { state, log_id, .. }: &Applied) {
+        let shown = self.expected.load().as_ref().is_some_and(|expected| *log_id >= Some(expected.last));
+        if shown {
+            self.expected.store(None);
+        }
         self.published.send_if_modified(|published| {
             // The timestamp window moves often and concerns only the oracle, which reads it when it must.
             let quiet = published.epoch == state.epoch && published.cluster_id == state.cluster_id;
             *published = Arc::new(state.clone());
-            !quiet
+            shown || !quiet
         });
     }
 }
@@ -173,7 +191,7 @@ impl Applier for SystemMachine {
                 witness::applied(PartitionId::SYSTEM, entry.log_id);
                 applied.log_id = Some(entry.log_id);
             }
-            self.publish(&applied.state);
+            self.publish(&applied);
             Ok(results)
         }
         .boxed()
@@ -212,7 +230,7 @@ impl Applier for SystemMachine {
             {
                 let mut applied = self.applied_now();
                 *applied = Applied { state: received.state, log_id: last, membership };
-                self.publish(&applied.state);
+                self.publish(&applied);
             }
             self.checkpoint().await
         }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod blank;
+mod chase;
 mod demoted;
 mod forsaken;
 mod heir;
@@ -53,6 +54,7 @@ pub const SCENARIOS: &[Scenario] = &[
     newcomers::SCENARIO,
     blank::SCENARIO,
     movers::SCENARIO,
+    chase::SCENARIO,
     uneven::SCENARIO,
 ];
 
