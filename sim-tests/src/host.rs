@@ -111,8 +111,8 @@ pub struct Host {
     failed: AtomicBool,
     /// Whether it is there: a node that joins later starts when it is.
     there: watch::Sender<bool>,
-    /// Whether its seeds are those of the first day.
-    keeps_seeds: AtomicBool,
+    /// See [`Plan::keeps_seeds`].
+    keeps_seeds: bool,
     /// Tells the clocks that move by themselves how far; each is of the boot that listens.
     leaps: watch::Sender<Duration>,
 }
@@ -138,7 +138,7 @@ impl Host {
             seed,
             park,
             boots: AtomicU64::new(0),
-            keeps_seeds: AtomicBool::new(false),
+            keeps_seeds: plan.keeps_seeds,
             media: Mutex::new(Media::blank(seed | 1, None)),
             memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
@@ -221,7 +221,8 @@ impl Host {
         }
     }
 
-    /// From its next boot on, the node's peer door is at another port. Nodes that boot after that have it among their seeds.
+    /// From its next boot on, the node's peer door is at another port. Nodes that boot after that have it among their seeds, unless
+    /// they keep theirs.
     pub fn move_peer_door(&self) {
         self.doors.0[self.index].1.fetch_add(1, Ordering::Relaxed);
     }
@@ -231,9 +232,9 @@ impl Host {
         self.doors.of(self.index)
     }
 
-    /// From its next boot on, the node has the seeds that it had at its first one, wherever they are meanwhile.
-    pub fn keep_seeds(&self) {
-        self.keeps_seeds.store(true, Ordering::Relaxed);
+    /// Whether the seeds of all nodes are right, or at least that of this one has to be.
+    pub fn may_move(&self) -> bool {
+        !self.keeps_seeds || self.index != 0
     }
 
     /// Has the node start, if it was not there from the beginning.
@@ -300,8 +301,7 @@ impl Host {
 
     fn config(&self, boot: u64) -> Config {
         let mut config = Config::default();
-        let keeps = self.keeps_seeds.load(Ordering::Relaxed);
-        let seed = |index| if keeps { self.doors.first_of(index) } else { self.doors.of(index) };
+        let seed = |index| if self.keeps_seeds { self.doors.first_of(index) } else { self.doors.of(index) };
         config.node.seeds = (0..self.founders).map(seed).collect();
         config.node.partitions = self.partitions;
         config.node.advertise = self.name.clone();

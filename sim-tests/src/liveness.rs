@@ -134,6 +134,18 @@ impl Liveness {
         }
     }
 
+    /// Ends all workloads. After that the cluster is whole, holds nothing, serves through every node, and is whole with that, too.
+    ///
+    /// # Errors
+    /// What is not so.
+    pub async fn ends_well(&self) -> turmoil::Result {
+        self.board.stop();
+        self.whole("at the end").await?;
+        self.releases("at the end").await?;
+        self.serves((0..self.clients.len()).collect(), "at the end").await?;
+        self.whole("after the last writes").await
+    }
+
     /// Waits until no transaction holds anything any more. All clients have ended.
     ///
     /// # Errors

@@ -49,6 +49,8 @@ pub struct Plan {
     pub joins: Vec<Duration>,
     /// A machine that loses its disk for good meanwhile, if any.
     pub loss: Option<Loss>,
+    /// Whether nodes are started with the seeds of the first day for ever, wherever those are meanwhile.
+    pub keeps_seeds: bool,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
@@ -100,6 +102,7 @@ impl Plan {
             patience: Duration::from_secs(2),
             joins: Vec::new(),
             loss: None,
+            keeps_seeds: false,
             faults: Vec::new(),
             limit: Duration::from_secs(90),
         }
@@ -137,6 +140,7 @@ impl Plan {
             patience: Duration::from_millis(pick(&mut random, &[200, 500, 2_000])),
             joins: Vec::new(),
             loss: None,
+            keeps_seeds: false,
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
             // None, a good disk and a bad one.
@@ -162,6 +166,7 @@ impl Plan {
         if plan.loss.is_some() || !plan.joins.is_empty() {
             plan.faults.retain(|planned| planned.fault.name != RELOCATE.name);
         }
+        plan.keeps_seeds = random.random_bool(0.5);
         plan
     }
 
@@ -260,6 +265,9 @@ impl fmt::Display for Plan {
                 self.joins.len(),
                 self.joins
             )?;
+        }
+        if self.keeps_seeds {
+            write!(f, "\nseeds      are those of the first day")?;
         }
         if let Some(Loss { node, after, lasts, repaired }) = self.loss {
             let how = if repaired { "repaired" } else { "replaced" };

@@ -273,3 +273,51 @@ pub(crate) async fn checkpoint_loop(context: Arc<NodeContext>, machine: Arc<Syst
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use trandb_cluster::system::{NodeAddresses, NodeInfo};
+    use trandb_cluster::{ClusterId, InstanceId, NodeId};
+    use trandb_runtime::engine::MemoryEngine;
+    use trandb_runtime::raft::log_id;
+
+    #[tokio::test]
+    async fn a_log_is_expected_to_come_true_until_it_shows_what_became_of_it() {
+        let engine = Arc::new(MemoryEngine::new());
+        let nodes = [(
+            NodeId(1),
+            NodeInfo { instance: InstanceId(7), addresses: NodeAddresses::default(), removed: false },
+        )];
+        let found = SystemCommand::Found {
+            cluster_id: ClusterId(5),
+            nodes: BTreeMap::from(nodes),
+            partitions: 1,
+            replication: 1,
+        };
+        let found = Bytes::from(wire::encode(&found));
+        let log = [(log_id(1, 1), None), (log_id(2, 2), Some(found)), (log_id(2, 3), None)];
+        let blank = |at| vec![CommittedEntry { log_id: at, body: EntryBody::Blank }];
+        // Its last entry is applied, or one of a later term, whose leader had no more of it than that.
+        for (early, last) in [(log_id(2, 2), log_id(2, 3)), (log_id(1, 1), log_id(3, 2))] {
+            let expected =
+                expected_system(&*engine, log.to_vec()).expect("can be read").expect("is something");
+            assert_eq!(expected.state.cluster_id, Some(ClusterId(5)));
+            let expected = Arc::new(ArcSwapOption::from_pointee(expected));
+            let published = watch::Sender::new(Arc::default());
+            let worker = engine::Worker::inline(engine.clone());
+            let machine =
+                SystemMachine::load(worker, published.clone(), expected.clone()).await.expect("loads");
+            let mut told = published.subscribe();
+            machine.apply(blank(early)).await.expect("is applied");
+            assert!(expected.load().is_some() && !told.has_changed().expect("is there"));
+            machine.apply(blank(last)).await.expect("is applied");
+            assert!(expected.load().is_none());
+            assert!(told.has_changed().expect("is there"), "peers are looked for somewhere else now");
+            told.mark_unchanged();
+        }
+        let nothing = expected_system(&*engine, Vec::new()).expect("can be read");
+        assert!(nothing.is_none());
+    }
+}

@@ -4,7 +4,7 @@ use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
 use tokio::time::sleep;
 
-/// The fault. It is not undone: the node stays where it is then.
+/// The fault. It is not undone: the node stays where it is then. Where nodes keep their seeds, the first one does not move.
 pub(super) const FAULT: Fault = Fault {
     name: "relocate",
     about: "a node loses its power, and comes back at another peer address",
@@ -15,7 +15,9 @@ pub(super) const FAULT: Fault = Fault {
 
 async fn inflict(cluster: Cluster, strike: Strike) {
     cluster.crash(strike.node).await;
-    cluster.host(strike.node).move_peer_door();
+    if cluster.host(strike.node).may_move() {
+        cluster.host(strike.node).move_peer_door();
+    }
     sleep(strike.lasts / 2).await;
     cluster.bounce(strike.node).await;
     sleep(strike.lasts / 2).await;

@@ -36,15 +36,15 @@ fn plan(seed: u64) -> Plan {
         sync_max: Duration::from_millis(4),
         workloads: places(&["register", "bank"]),
         clients: 1,
+        // Else they would be told anew at each boot.
+        keeps_seeds: true,
         ..Plan::calm(seed, NODES)
     }
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     let mut random = StdRng::seed_from_u64(!plan.seed);
-    // Else they would be told anew at each boot.
-    (0..NODES).for_each(|node| cluster.host(node).keep_seeds());
     liveness.whole("after forming").await?;
     for _ in 0..ROUNDS {
         let first = random.random_range(0..NODES);
@@ -64,8 +64,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         }
         liveness.whole("after all have moved").await?;
     }
-    board.stop();
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await?;
-    liveness.whole("after the last writes").await
+    liveness.ends_well().await
 }

@@ -47,7 +47,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     liveness.whole("after forming").await?;
     for round in 0..ROUNDS {
         sleep(CALM).await;
@@ -60,8 +60,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         disk.fill(None);
         liveness.whole("with room again").await?;
     }
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }

@@ -39,7 +39,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     let mut random = StdRng::seed_from_u64(!plan.seed);
     liveness.whole("after forming").await?;
     for _ in 0..ROUNDS {
@@ -57,10 +57,7 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         cluster.heal(leader);
         liveness.whole("with the leader back").await?;
     }
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }
 
 /// Who leads the system group, and who leads another one: without timestamps nobody could write what that one should know of.

@@ -44,7 +44,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     let mut random = StdRng::seed_from_u64(!plan.seed);
     liveness.whole_of(plan.founders(), "after forming").await?;
     for (node, &after) in (plan.founders()..).zip(&plan.joins) {
@@ -58,8 +58,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         cluster.bounce(victim).await;
         liveness.has_members(node + 1).await?;
     }
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }

@@ -43,7 +43,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     liveness.whole("after forming").await?;
     for _ in 0..ROUNDS {
         for node in 1..=NODES as u64 {
@@ -52,8 +52,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         }
     }
     sleep(CALM).await;
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }

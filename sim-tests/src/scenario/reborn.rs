@@ -32,7 +32,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     liveness.whole("after forming").await?;
     for node in 0..NODES {
         // The first message of a partition's actor is Raft's, which asks how far it has come.
@@ -45,8 +45,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
             liveness.whole("after a start").await?;
         }
     }
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }

@@ -22,7 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const CALM: Duration = Duration::from_secs(1);
 
 pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     liveness.whole_of(plan.founders(), "after forming").await?;
     let (joined, (), (), ()) = futures_util::join!(
         join(&cluster, &plan, &liveness),
@@ -32,11 +32,7 @@ pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoi
     );
     joined?;
     sleep(CALM).await;
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..cluster.nodes()).collect(), "at the end").await?;
-    liveness.whole("after the last writes").await
+    liveness.ends_well().await
 }
 
 /// One node after the other that was not there from the beginning. Members' ids are their places then.

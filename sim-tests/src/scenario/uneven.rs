@@ -47,7 +47,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     let mut random = StdRng::seed_from_u64(!plan.seed);
     liveness.whole("after forming").await?;
     for _ in 0..ROUNDS {
@@ -64,8 +64,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         cluster.heal(cut);
         liveness.whole("after a node was cut off").await?;
     }
-    board.stop();
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await?;
-    liveness.whole("after the last writes").await
+    liveness.ends_well().await
 }

@@ -35,7 +35,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
-    let liveness = Liveness::new(&cluster, &plan, board.clone())?;
+    let liveness = Liveness::new(&cluster, &plan, board)?;
     while cluster.groups().await.is_none_or(|groups| groups[0].replicas.len() != VOTERS) {
         sleep(LOOK).await;
     }
@@ -50,8 +50,5 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         cluster.bounce(node).await;
     }
     liveness.whole("with power again").await?;
-    board.stop();
-    liveness.whole("at the end").await?;
-    liveness.releases("at the end").await?;
-    liveness.serves((0..NODES).collect(), "at the end").await
+    liveness.ends_well().await
 }
