@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trandb_cluster::table::RoutingTable;
+use trandb_cluster::whereabouts::Whereabouts;
 use trandb_cluster::{Epoch, NodeId, PartitionId, wire};
 use trandb_runtime::pace::pace;
 use trandb_runtime::planted::{Planted, is_planted};
@@ -100,12 +101,7 @@ pub struct RouterActor;
 pub struct RouterState {
     context: Arc<NodeContext>,
     routes: Routes,
-    /// Members that others told of, and of which epoch that is. It is kept for as long as the system group's state does not know
-    /// them, or is older: the group's leader may be one of them, and the state comes from it.
-    told: BTreeMap<NodeId, (Epoch, String)>,
-    /// Members that said themselves that they have moved: from where, as the state has it still, and where to. The group may need
-    /// them to change that.
-    moved: BTreeMap<NodeId, (String, String)>,
+    whereabouts: Whereabouts,
 }
 
 impl Actor for RouterActor {
@@ -118,8 +114,8 @@ impl Actor for RouterActor {
         _me: ActorRef<RouterMessage>,
         context: Arc<NodeContext>,
     ) -> Result<RouterState, ActorProcessingErr> {
-        let told = context.hub.peers().into_iter().map(|(node, at)| (node, (Epoch::default(), at))).collect();
-        let mut router = RouterState { context, routes: Routes::default(), told, moved: BTreeMap::new() };
+        let whereabouts = Whereabouts::new(context.hub.peers());
+        let mut router = RouterState { context, routes: Routes::default(), whereabouts };
         router.map_changed();
         Ok(router)
     }
@@ -139,7 +135,10 @@ impl Actor for RouterActor {
             }
             RouterMessage::Heard(heard) => router.heard(&heard),
             RouterMessage::Publish => router.gossip(),
-            RouterMessage::Members(epoch, members) => router.told(epoch, members),
+            RouterMessage::Members(epoch, members) => {
+                router.whereabouts.tell(epoch, members);
+                router.map_changed();
+            }
             RouterMessage::Moved(node, to) => router.moved(node, to),
         }
         Ok(())
@@ -151,40 +150,15 @@ impl RouterState {
         let system = self.context.system();
         let table = RoutingTable::from_state(&system);
         let to_reach = self.context.system_to_reach();
-        self.told.retain(|node, (epoch, _)| *epoch > to_reach.epoch || !to_reach.nodes.contains_key(node));
-        let at = |node: &NodeId| to_reach.nodes.get(node).map(|info| &info.addresses.peer);
-        self.moved.retain(|node, (from, _)| at(node) == Some(from));
-        let known = to_reach.members().map(|(node, info)| (node, &info.addresses.peer));
-        let told = self.told.iter().map(|(&node, (_, at))| (node, at));
-        let moved = self.moved.iter().map(|(&node, (_, to))| (node, to));
-        let mut peers: BTreeMap<NodeId, &String> = known.chain(told).chain(moved).collect();
-        peers.retain(|node, at| *node != self.context.node && !at.is_empty());
-        let peers = peers.into_iter().map(|(node, at)| (node, at.clone())).collect();
         self.context.hub.set_instances(to_reach.instances());
-        self.context.hub.set_peers(peers);
+        self.context.hub.set_peers(self.whereabouts.peers(&to_reach, self.context.node));
         self.routes.table = Arc::new(table);
         self.publish();
         self.gossip();
     }
 
-    /// Looks for members where another node with a newer map has them.
-    fn told(&mut self, epoch: Epoch, members: BTreeMap<NodeId, String>) {
-        // Where one said itself that it is goes on counting only against who has not heard of that either.
-        self.moved.retain(|node, (from, _)| members.get(node).is_none_or(|at| at == from));
-        self.told.extend(members.into_iter().map(|(node, at)| (node, (epoch, at))));
-        self.map_changed();
-    }
-
-    /// Dials a member where it says that it is, until the state says so, too, or that it is somewhere else.
     fn moved(&mut self, node: NodeId, to: String) {
-        let to_reach = self.context.system_to_reach();
-        let Some(info) = to_reach.nodes.get(&node) else { return };
-        let from = info.addresses.peer.clone();
-        let news = match from == to {
-            true => self.moved.remove(&node).is_some(),
-            false => self.moved.insert(node, (from, to.clone())).is_none_or(|(_, before)| before != to),
-        };
-        if news {
+        if self.whereabouts.moves(&self.context.system_to_reach(), node, to.clone()) {
             tracing::info!(%node, peer = to, "a member has moved");
             self.map_changed();
         }

@@ -26,6 +26,7 @@ pub mod system;
 pub mod table;
 pub mod timestamp;
 pub mod txn;
+pub mod whereabouts;
 pub mod wire;
 
 pub use error::{Error, ErrorCode};
