@@ -113,6 +113,7 @@ pub struct Host {
     there: watch::Sender<bool>,
     /// See [`Plan::keeps_seeds`].
     keeps_seeds: bool,
+    may_move: bool,
     /// Tells the clocks that move by themselves how far; each is of the boot that listens.
     leaps: watch::Sender<Duration>,
 }
@@ -139,6 +140,7 @@ impl Host {
             park,
             boots: AtomicU64::new(0),
             keeps_seeds: plan.keeps_seeds,
+            may_move: plan.may_move(index),
             media: Mutex::new(Media::blank(seed | 1, None)),
             memory: SimMemory::default(),
             may_fail: AtomicBool::new(false),
@@ -232,9 +234,10 @@ impl Host {
         self.doors.of(self.index)
     }
 
-    /// Whether the seeds of all nodes are right, or at least that of this one has to be.
+    /// Whether its peer door may be somewhere else: one seed at least has to be right, and a machine that has lost its disk is known by
+    /// where it was.
     pub fn may_move(&self) -> bool {
-        !self.keeps_seeds || self.index != 0
+        self.may_move
     }
 
     /// Has the node start, if it was not there from the beginning.

@@ -1,6 +1,6 @@
 //! What a seed decides before the simulation starts.
 
-use crate::fault::{FAULTS, Fault, Lane, RELOCATE, Strike};
+use crate::fault::{FAULTS, Fault, Lane, Strike};
 use crate::settings::{Settings, pick};
 use crate::workload::{Kind, WORKLOADS};
 use rand::rngs::StdRng;
@@ -163,9 +163,6 @@ impl Plan {
             let more = random.random_range(1..=2);
             plan.settings.extend((0..more).map(|_| Settings::draw(&mut random)));
         }
-        if plan.loss.is_some() || !plan.joins.is_empty() {
-            plan.faults.retain(|planned| planned.fault.name != RELOCATE.name);
-        }
         plan.keeps_seeds = random.random_bool(0.5);
         plan
     }
@@ -181,9 +178,6 @@ impl Plan {
 
     /// Has all faults of the plan be this one; none where the cluster is too small for it.
     pub fn only_fault(&mut self, fault: Fault) {
-        if fault.name == RELOCATE.name {
-            (self.joins, self.loss) = (Vec::new(), None);
-        }
         if self.nodes < fault.nodes_min {
             self.faults.clear();
         }
@@ -195,6 +189,14 @@ impl Plan {
     /// Leaves out the workloads of these names.
     pub fn without_workloads(&mut self, names: &BTreeSet<String>) {
         self.workloads.retain(|&place| !names.contains(WORKLOADS[place].name));
+    }
+
+    /// Whether a node may move: not one whose machine may lose its disk, by whose place it is known then, nor the first one where
+    /// some know no more than their seeds, of which one has to be right.
+    pub fn may_move(&self, node: usize) -> bool {
+        let lost = self.loss.as_ref().map(|loss| loss.node);
+        let one_stays = self.keeps_seeds || lost.is_some() || !self.joins.is_empty();
+        lost != Some(node) && !(one_stays && (node == 0 || lost == Some(0)))
     }
 
     /// Nodes that are there from the beginning: the first ones.

@@ -30,10 +30,6 @@ use crate::cluster::Cluster;
 use std::pin::Pin;
 use std::time::Duration;
 
-/// The one after which a node is somewhere else. Not for plans with fresh nodes: they know no more than their seeds, and replace
-/// who is at their own address.
-pub const RELOCATE: Fault = relocate::FAULT;
-
 /// A fault at work.
 pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 

@@ -4,7 +4,7 @@ use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
 use tokio::time::sleep;
 
-/// The fault. It is not undone: the node stays where it is then. Where nodes keep their seeds, the first one does not move.
+/// The fault. It is not undone: the node stays where it is then. Not all may move ([`crate::plan::Plan::may_move`]).
 pub(super) const FAULT: Fault = Fault {
     name: "relocate",
     about: "a node loses its power, and comes back at another peer address",
