@@ -183,3 +183,7 @@ fn knows(system: &SystemState, context: &NodeContext, addresses: &NodeAddresses)
     let info = system.nodes.get(&context.node);
     info.is_some_and(|info| info.instance == context.instance && info.addresses == *addresses)
 }
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;
