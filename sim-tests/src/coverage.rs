@@ -5,6 +5,7 @@
 //! a metric, since its labels do not name the node.
 
 use crate::observe::Observer;
+use crate::trace::Trace;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -19,12 +20,18 @@ type Path = (&'static str, Source);
 enum Source {
     /// A counter, or the observations of a histogram, all labels together.
     Metric(&'static str),
-    /// A line that nodes log.
+    /// A line that nodes log, or what is done to them.
     Line(&'static str),
+    /// Messages that the network lost or held back.
+    Withheld,
 }
 
-/// What sweeps report on.
+/// What sweeps report on: what was done to nodes, and what they did.
 const PATHS: &[Path] = &[
+    ("faults begun", Source::Line("fault begins")),
+    ("messages withheld", Source::Withheld),
+    ("disk calls failed", Source::Line("the disk fails a call")),
+    ("machines without power", Source::Line("power off")),
     ("elections", Source::Metric("trandb_raft_elections_total")),
     ("leader changes", Source::Metric("trandb_raft_leader_changes_total")),
     ("checkpoints", Source::Metric("trandb_checkpoint_seconds")),
@@ -68,12 +75,13 @@ impl Coverage {
     }
 
     /// How often each rare path was taken.
-    pub fn paths(&self, observer: &Observer) -> Vec<(&'static str, u64)> {
+    pub fn paths(&self, observer: &Observer, trace: &Trace) -> Vec<(&'static str, u64)> {
         PATHS
             .iter()
             .map(|(name, source)| match source {
                 Source::Metric(metric) => (*name, self.sum(metric)),
                 Source::Line(line) => (*name, observer.count(line)),
+                Source::Withheld => (*name, trace.withheld()),
             })
             .collect()
     }

@@ -69,7 +69,8 @@ impl Sweep {
             simulated / wall
         );
         for (path, (times, runs)) in &covered {
-            println!("{COVERED}{path}: {times} times, in {runs} runs");
+            let rate = *times as f64 / wall;
+            println!("{COVERED}{path}: {times} times, {rate:.1} a second, in {runs} runs");
         }
         for seed in &failed {
             let more = self.arguments.join(" ");

@@ -19,6 +19,8 @@ pub struct Trace(Arc<Mutex<State>>);
 struct State {
     hash: Xxh3,
     events: u64,
+    /// Messages that the network lost or held back.
+    withheld: u64,
     /// Simulated time.
     now: Duration,
     /// Where the trace is written in full, for finding where two runs part.
@@ -34,7 +36,7 @@ impl Trace {
     /// When the file cannot be created.
     pub fn new(file: Option<&Path>) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        let state = State { hash: Xxh3::new(), events: 0, now: Duration::ZERO, file, text: String::new() };
+        let state = State { hash: Xxh3::new(), events: 0, withheld: 0, now: Duration::ZERO, file, text: String::new() };
         Ok(Self(Arc::new(Mutex::new(state))))
     }
 
@@ -50,10 +52,11 @@ impl Trace {
             (mem::take(&mut state.text), state.file.is_some())
         };
         text.clear();
-        let mut line = Line { text, content: shows.then(String::new), dull: false };
+        let mut line = Line { text, content: shows.then(String::new), dull: false, withheld: false };
         event.record(&mut line);
-        let Line { text, content, dull } = line;
+        let Line { text, content, dull, withheld } = line;
         let mut state = self.state();
+        state.withheld += u64::from(withheld);
         if !dull {
             state.take(event.metadata().target(), &text, content);
         }
@@ -64,6 +67,11 @@ impl Trace {
     pub fn digest(&self) -> (u128, u64) {
         let state = self.state();
         (state.hash.digest128(), state.events)
+    }
+
+    /// Messages that the network lost or held back so far.
+    pub fn withheld(&self) -> u64 {
+        self.state().withheld
     }
 
     /// Writes out what is buffered for the file.
@@ -138,6 +146,8 @@ struct Line {
     /// Says nothing that another event does not: steps of the simulation, and messages at their sender and
     /// reader, which are traced where they are delivered.
     dull: bool,
+    /// The network lost a message, or held it back.
+    withheld: bool,
 }
 
 impl Visit for Line {
@@ -159,6 +169,7 @@ impl Visit for Line {
         if field.name() == "message" {
             let message = &self.text[from + " message=".len()..];
             self.dull = message.starts_with("step ") || ["Send", "Recv", "Peek"].contains(&message);
+            self.withheld = ["Drop", "Hold"].contains(&message);
         }
     }
 }

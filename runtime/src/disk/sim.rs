@@ -6,7 +6,7 @@
 //! the same way per directory. All choices come from the seed given, so the same run loses the same bytes.
 
 use super::sim_content::{Content, SplitMix, Write};
-use super::sim_mishaps::{Call, Full, Mishaps};
+use super::sim_mishaps::{Call, Full, Mishaps, failed};
 use super::{Disk, DiskFile, DiskLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -338,14 +338,14 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let grows = self.len()? < offset + data.len() as u64;
-        let failed = {
+        let error = {
             let mut state = self.disk.state();
             state.mishaps.room(grows)?;
             state.mishaps.chance(Call::Write).err()
         };
-        if let Some(failed) = failed {
+        if let Some(error) = error {
             self.put(&data[..data.len() / 2], offset)?;
-            return Err(failed);
+            return Err(error);
         }
         let off = self.disk.state().mishaps.off;
         let gone = self.with(true, |_, _| Ok(())).err();
@@ -378,12 +378,12 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let failed = std::mem::take(&mut self.disk.state().mishaps.fail_sync);
+        let fails = std::mem::take(&mut self.disk.state().mishaps.fail_sync);
         self.with(true, |inode, _| {
-            if failed {
+            if fails {
                 // Linux shows the pages as clean from then on: read they are there, synced they never are.
                 inode.writes.clear();
-                return Err(io::Error::other("the disk could not sync"));
+                return Err(failed(io::Error::other("the disk could not sync")));
             }
             for write in std::mem::take(&mut inode.writes) {
                 inode.kept.apply(&write);

@@ -46,7 +46,7 @@ impl Mishaps {
         match &mut self.calls_left {
             Some(0) => {
                 self.off = true;
-                Err(io::Error::other("the power is off"))
+                Err(failed(io::Error::other("the power is off")))
             }
             Some(left) => {
                 *left -= 1;
@@ -61,7 +61,7 @@ impl Mishaps {
         match &mut self.fail_call {
             Some((chosen, 0)) if *chosen == call => {
                 self.fail_call = None;
-                Err(io::Error::other("the disk reports an I/O error"))
+                Err(failed(io::Error::other("the disk reports an I/O error")))
             }
             Some((chosen, left)) if *chosen == call => {
                 *left -= 1;
@@ -74,9 +74,15 @@ impl Mishaps {
     /// Fails if there is no room to grow, or to change what is there.
     pub(super) fn room(&self, grows: bool) -> io::Result<()> {
         match self.full {
-            Some(Full::ToGrow) if grows => Err(io::ErrorKind::StorageFull.into()),
-            Some(Full::ToChange) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Full::ToGrow) if grows => Err(failed(io::ErrorKind::StorageFull.into())),
+            Some(Full::ToChange) => Err(failed(io::ErrorKind::StorageFull.into())),
             _ => Ok(()),
         }
     }
+}
+
+/// Says that a call fails, so that it can be counted how often one did.
+pub(super) fn failed(why: io::Error) -> io::Error {
+    tracing::debug!(%why, "the disk fails a call");
+    why
 }

@@ -168,7 +168,7 @@ fn one(arguments: &Arguments, scenario: Scenario, plan: &Plan) -> ExitCode {
         counts.read, counts.wrote, counts.unknown, counts.refused
     );
     println!("elapsed    {:.3} simulated seconds", outcome.elapsed.as_secs_f64());
-    for (path, times) in witnesses.coverage.paths(&witnesses.observer) {
+    for (path, times) in witnesses.coverage.paths(&witnesses.observer, &trace) {
         println!("{COVERED}{path} {times}");
     }
     println!("trace      {:032x} of {} events", outcome.trace, outcome.events);
