@@ -13,6 +13,7 @@ pub mod error;
 pub mod forming;
 pub mod ids;
 pub mod key;
+pub mod known_logs;
 pub mod limits;
 pub mod log_bounds;
 pub mod memory;

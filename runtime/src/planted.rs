@@ -64,6 +64,8 @@ pub enum Planted {
     MovedUnsaid,
     /// A member that starts looks for its peers where its last checkpoint has them, whatever its log says.
     LogOverlooked,
+    /// A node whose directory is an older copy is linked to.
+    OlderCopyUnnoticed,
     /// A leader's lease lasts as long as its own settings say, whatever its followers promise.
     LeaseOfOwn,
 }
@@ -96,6 +98,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("starting-is-fresh", Planted::StartingIsFresh),
     ("moved-unsaid", Planted::MovedUnsaid),
     ("log-overlooked", Planted::LogOverlooked),
+    ("older-copy-unnoticed", Planted::OlderCopyUnnoticed),
     ("lease-of-own", Planted::LeaseOfOwn),
 ];
 

@@ -87,6 +87,9 @@ impl Media {
     }
 }
 
+/// What was on a machine's disk at some time.
+pub struct DiskCopy(Media);
+
 /// A simulated machine with a node on it.
 pub struct Host {
     name: String,
@@ -173,6 +176,20 @@ impl Host {
         let was = media.identity();
         let rejoins = was.cluster.or(was.rejoins).filter(|_| repaired);
         *media = Media::blank(self.seed.rotate_left(29) ^ (boot << 1) | 1, rejoins);
+    }
+
+    /// What is on the machine's disk now, be it that its node runs.
+    pub fn copy_disk(&self) -> DiskCopy {
+        let media = self.media();
+        let disk = media.disk.copy(self.seed.rotate_left(23));
+        let identity = Arc::new(Mutex::new(media.identity()));
+        DiskCopy(Media { disk, engine: media.engine.copy(), identity })
+    }
+
+    /// Puts a disk with this on it in the place of the machine's, which is off.
+    pub fn put_back(&self, DiskCopy(media): DiskCopy) {
+        tracing::info!(host = self.name, "an older copy of the disk is put back");
+        *self.media() = media;
     }
 
     fn media(&self) -> MutexGuard<'_, Media> {

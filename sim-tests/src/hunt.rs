@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use trandb_runtime::planted::{PLANTED, Planted};
 
 /// The scenario that looks for a fault, where storms hardly ever come upon it.
-const SCENARIOS: [(Planted, &str); 11] = [
+const SCENARIOS: [(Planted, &str); 12] = [
     (Planted::VoteAfterRestart, "lenders"),
     (Planted::LearnerLease, "demoted"),
     (Planted::ForgetInFlight, "forsaken"),
@@ -18,6 +18,7 @@ const SCENARIOS: [(Planted, &str); 11] = [
     (Planted::MovedUnsaid, "movers"),
     (Planted::LogOverlooked, "chase"),
     (Planted::LeaseOfOwn, "uneven"),
+    (Planted::OlderCopyUnnoticed, "relapse"),
 ];
 
 /// Prints for every fault that can be planted how many seeds of the sweep's scenario, or of that which looks for it, it takes

@@ -36,7 +36,14 @@ impl Trace {
     /// When the file cannot be created.
     pub fn new(file: Option<&Path>) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        let state = State { hash: Xxh3::new(), events: 0, withheld: 0, now: Duration::ZERO, file, text: String::new() };
+        let state = State {
+            hash: Xxh3::new(),
+            events: 0,
+            withheld: 0,
+            now: Duration::ZERO,
+            file,
+            text: String::new(),
+        };
         Ok(Self(Arc::new(Mutex::new(state))))
     }
 

@@ -136,6 +136,7 @@ impl Beginning {
             tokio::spawn(crate::replica::checkpoint_loop(context.clone(), system.clone())),
             tokio::spawn(crate::retention::keep_log_short(context.clone(), system, wal_actor)),
             tokio::spawn(room::watch_log(context.clone())),
+            tokio::spawn(members::heed_reverted(context.clone())),
             tokio::spawn(members::catch_up(context.clone())),
             tokio::spawn(memory::watch(context.clone(), self.meter)),
             tokio::spawn(members::report(context.clone(), own.clone())),

@@ -4,7 +4,7 @@ use std::io;
 use trandb_cluster::{ClusterId, PartitionId};
 use trandb_runtime::datadir::DataDirError;
 use trandb_runtime::engine::HomeError;
-use trandb_runtime::peer::PeerError;
+use trandb_runtime::peer::{PeerError, Reverted};
 use trandb_runtime::wal::WalError;
 
 /// Why a node does not start.
@@ -88,6 +88,12 @@ impl Fatal {
     /// A checkpoint that is not what was written. The replica must be rebuilt from others.
     pub(crate) fn damaged(why: &io::Error) -> Self {
         Self { message: format!("storage engine: {why}"), exit_code: 65, rebuild: false }
+    }
+
+    /// A data directory that is older than what others know of it. As this node it would have forgotten what it acknowledged, so
+    /// it can only be taken in as another one.
+    pub(super) fn reverted(reverted: &Reverted) -> Self {
+        Self { message: format!("data directory: {reverted}"), exit_code: 65, rebuild: false }
     }
 
     /// A storage engine from which a checkpoint cannot be read: it answers nothing more until it is opened anew.

@@ -1,5 +1,6 @@
 //! Membership as a running node takes part in it: letting others in, founding, and reporting itself.
 
+use super::Fatal;
 use crate::context::NodeContext;
 use crate::control::{propose, propose_anywhere};
 use crate::router::{Gossip, RouterMessage};
@@ -77,6 +78,17 @@ pub(super) async fn found(context: Arc<NodeContext>, nodes: BTreeMap<NodeId, Nod
             }
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Gives up once another node knows more of this one's log than is there. Runs until then.
+pub(super) async fn heed_reverted(context: Arc<NodeContext>) {
+    let mut reverted = context.hub.reverted();
+    if let Ok(why) = reverted.wait_for(Option::is_some).await
+        && let Some(why) = &*why
+    {
+        tracing::error!(peer = %why.peer, known = why.known, has = why.has, "others have seen more of this node's log than is there");
+        context.give_up(Fatal::reverted(why));
     }
 }
 

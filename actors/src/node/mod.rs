@@ -115,6 +115,7 @@ pub async fn start(options: NodeOptions) -> Result<RunningNode, StartError> {
             node: None,
             cluster: storage.identity().cluster,
             instance: identity.instance,
+            durable: storage.durable(),
             secret: config.peer.secret.expose().as_bytes().to_vec(),
             park: options.park,
             lease_ms: config.raft.election_max_ms,

@@ -16,7 +16,9 @@ use trandb_runtime::disk::{Disk, RealDisk, SimDisk};
 use trandb_runtime::engine::{self, Engine, EngineError, MemoryEngine, Told, Worker};
 use trandb_runtime::raft::{decode_command, log_id};
 use trandb_runtime::random::Random;
-use trandb_runtime::wal::{RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions};
+use trandb_runtime::wal::{
+    Durable, RecoveredGroup, Wal, WalError, WalOptions, WalReader, Writer, WriterOptions,
+};
 
 /// The part of a node's memory that its engine may cache in, where that is less than the engine's default: data needs it
 /// more than what is also on disk.
@@ -34,6 +36,7 @@ pub(super) struct Storage {
     identity: Identity,
     engine: Worker,
     reader: WalReader,
+    durable: Durable,
     writer: Option<Writer>,
     recovered: BTreeMap<PartitionId, RecoveredGroup>,
 }
@@ -120,7 +123,13 @@ impl Storage {
                 (Writer::slow(log, takes), Worker::inline(engine))
             }
         };
-        Ok(Self { keeper, identity, engine, reader, writer: Some(writer), recovered: recovered.groups })
+        let (durable, recovered) = (writer.durable(), recovered.groups);
+        Ok(Self { keeper, identity, engine, reader, durable, writer: Some(writer), recovered })
+    }
+
+    /// How far the log is durable.
+    pub(super) fn durable(&self) -> Durable {
+        self.durable.clone()
     }
 
     pub(super) fn identity(&self) -> &Identity {

@@ -1,7 +1,6 @@
-//! Nodes that come in: to a cluster of one, in place of one that lost its disk or went back to an older one, and from another address.
+//! Nodes that come in: to a cluster of one, in place of one that lost its disk, and from another address.
 
 use crate::harness::{Cluster, Node, Ports, eventually};
-use std::path::Path;
 use trandb_client::blocking::Client;
 
 const KEYS: usize = 80;
@@ -144,47 +143,5 @@ fn members_that_move_are_found_where_they_are() {
     }
     for node in &cluster.nodes {
         check(&node.client());
-    }
-}
-
-/// An older copy of a data directory has forgotten what its node acknowledged. The others go on, and say so; a fresh one is rebuilt.
-#[test]
-fn a_directory_that_went_back_is_told_of() {
-    let mut cluster = Cluster::start(3, &["--partitions", "4"]);
-    fill(&cluster.client());
-    assert_eq!(cluster.wait_identical(3), KEYS as u64);
-    let told = format!("{} has lost entries that it had acknowledged", cluster.nodes[2].view().answered_by);
-    let copy = cluster.nodes[2].data_dir().with_extension("copy");
-    cluster.nodes[2].kill9();
-    copy_directory(&cluster.nodes[2].data_dir(), &copy);
-    cluster.nodes[2].restart();
-    fill(&cluster.client());
-    assert_eq!(cluster.wait_identical(3), KEYS as u64);
-    cluster.nodes[2].kill9();
-    cluster.nodes[2].wipe();
-    std::fs::rename(&copy, cluster.nodes[2].data_dir()).expect("the folder is ours");
-    cluster.nodes[2].restart_with(&[]);
-    eventually("an alarm of what leads", || {
-        let details = |node: &Node| node.http_once("GET", "/readyz", &[], b"").text();
-        let details: Vec<String> = cluster.nodes[..2].iter().map(details).collect();
-        if details.iter().any(|details| details.contains(&told)) { Ok(()) } else { Err(details.join("; ")) }
-    });
-    check(&cluster.nodes[0].client());
-    cluster.nodes[2].kill9();
-    cluster.nodes[2].wipe();
-    cluster.nodes[2].restart();
-    assert_eq!(cluster.wait_identical(3), KEYS as u64);
-    check(&cluster.nodes[2].client());
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    std::fs::create_dir(to).expect("the folder is ours");
-    for entry in std::fs::read_dir(from).expect("is there") {
-        let entry = entry.expect("is there");
-        let (is, to) = (entry.path(), to.join(entry.file_name()));
-        match entry.file_type().expect("is known").is_dir() {
-            true => copy_directory(&is, &to),
-            false => drop(std::fs::copy(&is, &to).expect("is copied")),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! A node whose disk rotted: refused, and rebuilt from the others where that is asked for.
+//! A node whose disk rotted, or went back to what was on it before: refused, and rebuilt from the others where that is asked for.
 
 use crate::harness::{Cluster, Node, eventually};
 use std::path::{Path, PathBuf};
@@ -110,6 +110,40 @@ fn a_damaged_checkpoint_is_refused_and_rebuilt_from_the_others_where_that_is_ask
     check(&cluster.nodes[2].client(), 1);
 }
 
+/// As when a snapshot of a machine is put back: it has forgotten what its node acknowledged since.
+#[test]
+fn an_older_copy_is_refused_and_rebuilt_from_the_others_where_that_is_asked_for() {
+    let mut cluster = Cluster::start(3, &["--partitions", "4"]);
+    fill(&cluster.client(), 0);
+    assert_eq!(cluster.wait_identical(3), KEYS as u64);
+    // Those with a smaller number dial the others: who has to tell, and who hears of it first, differs.
+    for at in [0, 2] {
+        let node = &mut cluster.nodes[at];
+        node.kill9();
+        let copy = node.data_dir().with_extension("copy");
+        copy_directory(&node.data_dir(), &copy);
+        node.restart();
+        fill(&cluster.client(), 1);
+        assert_eq!(cluster.wait_identical(3), KEYS as u64);
+        let node = &mut cluster.nodes[at];
+        node.kill9();
+        // All of it, but no older than it was.
+        node.restart();
+        let old = node.view().answered_by;
+        node.kill9();
+        node.wipe();
+        std::fs::rename(&copy, node.data_dir()).expect("the folder is ours");
+        is_refused(node, &[], "this is an older copy of the data directory");
+        node.restart_with(&["--repair"]);
+        node.wait_ready();
+        let new = node.view().answered_by;
+        assert!(new.0 > 3, "{new} comes back in place of {old}");
+        assert!(node.data_dir().join("damaged-1/wal").is_dir(), "what was there is kept");
+        assert_eq!(cluster.wait_identical(3), KEYS as u64);
+        check(&cluster.nodes[at].client(), 1);
+    }
+}
+
 #[test]
 fn a_node_whose_data_was_put_aside_founds_no_cluster() {
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
@@ -144,4 +178,16 @@ fn a_node_that_is_alone_is_not_rebuilt() {
     let before = std::fs::read(segment(node)).expect("is there");
     is_refused(node, &["--repair"], "no seed names another node");
     assert!(std::fs::read(segment(node)).expect("is where it was") == before);
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("the folder is ours");
+    for entry in std::fs::read_dir(from).expect("is there") {
+        let entry = entry.expect("is there");
+        let (is, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().expect("is known").is_dir() {
+            true => copy_directory(&is, &to),
+            false => drop(std::fs::copy(&is, &to).expect("is copied")),
+        }
+    }
 }

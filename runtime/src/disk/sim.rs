@@ -19,7 +19,7 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     /// False for a disk that never crashes, which then keeps only one half.
     durable: bool,
@@ -40,6 +40,7 @@ enum Node {
     File(u64),
 }
 
+#[derive(Clone)]
 enum NameChange {
     Link(PathBuf, Node),
     /// Of this file only: should an earlier change be lost, another one may have the old name.
@@ -47,7 +48,7 @@ enum NameChange {
     Unlink(PathBuf),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     live: Content,
     kept: Content,
@@ -69,6 +70,13 @@ impl SimDisk {
     /// An empty disk that never crashes and needs no sync: memory for nodes that keep nothing.
     pub fn volatile() -> Self {
         Self { state: Arc::new(Mutex::new(State::default())) }
+    }
+
+    /// Another disk with what would be on this one, had it lost its power now.
+    pub fn copy(&self, seed: u64) -> Self {
+        let copy = Self { state: Arc::new(Mutex::new(self.state().clone())) };
+        copy.crash(seed);
+        copy
     }
 
     /// Loses power and comes back: all handles and locks of before are dead, and of what was not synced

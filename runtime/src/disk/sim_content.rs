@@ -10,6 +10,7 @@ const PAGE_BYTES: u64 = 4096;
 const SECTOR_BYTES: usize = 512;
 
 /// A change of a file that no sync has covered yet.
+#[derive(Clone)]
 pub(super) enum Write {
     Data { offset: u64, data: Vec<u8> },
     Length(u64),

@@ -21,7 +21,7 @@ pub enum Full {
 }
 
 /// What is to go wrong.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Mishaps {
     /// Mutating calls left before the power goes; none for ever.
     pub(super) calls_left: Option<u64>,

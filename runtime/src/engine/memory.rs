@@ -17,7 +17,7 @@ pub struct MemoryEngine {
 
 type RecordName = (EncodedKey, Timestamp);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Partition {
     meta: Option<Bytes>,
     records: BTreeMap<RecordName, Version>,
@@ -49,6 +49,13 @@ impl MemoryEngine {
     /// An empty engine.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another engine with what was committed in this one.
+    pub fn copy(&self) -> Self {
+        let copy = Self { partitions: Arc::new(Mutex::new(self.lock().clone())) };
+        copy.crash();
+        copy
     }
 
     /// Loses what was not committed, as a power cut may.

@@ -65,6 +65,7 @@ impl Gossip {
 }
 
 fn beat_all(hub: &Hub, me: NodeId, gossip: &Gossip) {
+    let batch = hub.durable.batch();
     for peer in hub.peers() {
         let Some(link) = peer.open_link() else {
             hub.change_state(peer.id, |state| match state {
@@ -83,7 +84,7 @@ fn beat_all(hub: &Hub, me: NodeId, gossip: &Gossip) {
         let fresh = link.gossip_sent.swap(gossip.version, Ordering::Relaxed) != gossip.version
             && gossip.body.len() <= GOSSIP_BYTES_MAX;
         let body = if fresh { gossip.body.to_vec() } else { Vec::new() };
-        let head = Head { from: me, link: link.id, kind: Kind::Beat { gossip: fresh } };
+        let head = Head { from: me, link: link.id, kind: Kind::Beat { gossip: fresh, batch } };
         // A link that has just died is noticed by its end.
         let _ = link.send(head, body);
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use trandb_cluster::ids::NodeId;
+use trandb_cluster::known_logs::LogExtent;
 
 /// Longest that an incoming call is kept, whatever its sender says.
 const DEADLINE_MAX: Duration = Duration::from_secs(600);
@@ -67,12 +68,14 @@ impl Hub {
         let Some(link) = peer.link().filter(|link| link.id == head.link) else { return };
         link.heard();
         match head.kind {
-            Kind::Beat { gossip: false } => {}
-            Kind::Beat { gossip: true } => {
-                self.heard.send_if_modified(|heard| {
-                    let body = Bytes::from(body);
-                    heard.insert(peer.id, body.clone()).is_none_or(|before| before != body)
-                });
+            Kind::Beat { gossip, batch } => {
+                self.hear_log(peer.id, LogExtent { batch, ..link.them.log() });
+                if gossip {
+                    self.heard.send_if_modified(|heard| {
+                        let body = Bytes::from(body);
+                        heard.insert(peer.id, body.clone()).is_none_or(|before| before != body)
+                    });
+                }
             }
             Kind::Answer { id, status } => link.answered(id, status.outcome(body)),
             Kind::Call { id, actor, variant, deadline_ms } => {

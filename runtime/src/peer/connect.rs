@@ -114,6 +114,13 @@ fn admit(hub: &Hub, hello: &Hello) -> Result<Option<Arc<Peer>>, Refusal> {
     if !hub.may_be(them, hello.me.instance) {
         return Err(Refusal::OtherInstance);
     }
+    if let Some(batch) = hub.misses(them, hello.me.log()) {
+        return Err(Refusal::OlderCopy(batch));
+    }
+    // Once is enough: it has forgotten what this one does not know of, too.
+    if hello.knows.is_some_and(|known| hub.has_reverted(them, known)) || hub.reverted.borrow().is_some() {
+        return Err(Refusal::HasOlderCopy);
+    }
     if let Purpose::Bulk { link: wanted } = hello.purpose {
         let there = peer.link().is_some_and(|link| link.id == wanted && link.them.boot == hello.me.boot);
         if !there {
@@ -247,13 +254,17 @@ async fn dial(
     let failed = |kind| PeerError::Dial { addr: addr.to_owned(), kind };
     let dialed = timeout(DIAL_MAX, async {
         let mut stream = hub.net.dial(addr).await.map_err(|error| failed(error.kind()))?;
-        let hello = Hello::new(purpose, hub.me(), to, hub.nonce());
+        let knows = to.and_then(|to| hub.knows_of(to));
+        let hello = Hello::new(purpose, hub.me(), to, hub.nonce()).knowing(knows);
         let them = handshake::dial(&mut stream, &hub.secret, &hello).await.and_then(|them| match to {
             Some(to) if !hub.may_be(to, them.instance) => {
                 Err(HandshakeError::Refused(Refusal::OtherInstance))
             }
             _ => Ok(them),
         });
+        if let (Some(to), Err(HandshakeError::RefusedByPeer(Refusal::OlderCopy(known)))) = (to, &them) {
+            hub.has_reverted(to, (hub.me().instance, *known));
+        }
         match them {
             Ok(them) => Ok((stream, them)),
             Err(reason) => Err(PeerError::Handshake { addr: addr.to_owned(), reason }),

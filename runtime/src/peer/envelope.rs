@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Beat {
         /// Whether the body is fresh gossip; otherwise it is empty.
         gossip: bool,
+        /// The last batch of the sender's log that is durable.
+        batch: u64,
     },
 }
 

@@ -24,6 +24,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use trandb_cluster::ids::{ClusterId, InstanceId, NodeId};
+use trandb_cluster::known_logs::LogExtent;
 
 /// Largest frame of a handshake: identities and nonces take some hundred bytes, so this is ample and still
 /// nothing that strangers could exhaust memory with. At the limit: refused.
@@ -36,7 +37,7 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const MAGIC: [u8; 6] = *b"TRANDB";
 
 /// Counts incompatible changes of this handshake and of what follows it.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// What a node says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,15 @@ pub(super) struct Identity {
     pub(super) boot: u64,
     /// For how long after it heard from a leader it votes for nobody else, in milliseconds.
     pub(super) lease_ms: u64,
+    /// The last batch of its log that is durable.
+    pub(super) batch: u64,
+}
+
+impl Identity {
+    /// What it says of its log.
+    pub(super) fn log(&self) -> LogExtent {
+        LogExtent { instance: self.instance, boot: self.boot, batch: self.batch }
+    }
 }
 
 /// What a connection is for.
@@ -79,12 +89,19 @@ pub(super) struct Hello {
     pub(super) me: Identity,
     /// Whom the dialer means to reach; None takes whoever answers.
     pub(super) to: Option<NodeId>,
+    /// What the dialer knows of that one: its data directory, and the batch that its log has reached.
+    pub(super) knows: Option<(InstanceId, u64)>,
     nonce: [u8; 32],
 }
 
 impl Hello {
     pub(super) fn new(purpose: Purpose, me: Identity, to: Option<NodeId>, nonce: [u8; 32]) -> Self {
-        Self { purpose, me, to, nonce }
+        Self { purpose, me, to, knows: None, nonce }
+    }
+
+    /// Says what is known of whom it means to reach.
+    pub(super) fn knowing(self, knows: Option<(InstanceId, u64)>) -> Self {
+        Self { knows, ..self }
     }
 }
 
@@ -125,6 +142,12 @@ pub enum Refusal {
     /// count on.
     #[error("the member of that number has another data directory")]
     OtherInstance,
+    /// The dialer's log ends before a batch that was durable once: its data directory is an older copy of itself.
+    #[error("the log has reached batch {0} before, and does not any more")]
+    OlderCopy(u64),
+    /// The acceptor's does.
+    #[error("it has an older copy of its data directory")]
+    HasOlderCopy,
 }
 
 /// Why a handshake failed.
@@ -181,6 +204,7 @@ impl HandshakeError {
                 Refusal::WrongDirection => "wrong_direction",
                 Refusal::NoLink => "no_link",
                 Refusal::OtherInstance => "other_instance",
+                Refusal::OlderCopy(_) | Refusal::HasOlderCopy => "older_copy",
             },
         }
     }

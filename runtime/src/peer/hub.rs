@@ -5,11 +5,13 @@ use super::complaints::Complaints;
 use super::envelope::{Envelope, Port, port_name};
 use super::handshake::{Identity, session_cookie};
 use super::link::{Link, Peer, lock};
-use super::options::{PeerError, PeerOptions, PeerState};
+use super::options::{PeerError, PeerOptions, PeerState, Reverted};
 use super::stream::LinkStream;
 use super::{beat, connect};
 use crate::net::{BoxedStream, Net};
+use crate::planted::{Planted, is_planted};
 use crate::random::Random;
+use crate::wal::Durable;
 use bytes::Bytes;
 use ractor::{Actor, ActorCell, ActorRef, ActorStatus};
 use ractor_cluster::node::{NodeConnectionMode, NodeServerSessionInformation};
@@ -22,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trandb_cluster::ids::{ClusterId, InstanceId, NodeId};
+use trandb_cluster::known_logs::{KnownLogs, LogExtent};
 
 /// Largest frame that a session accepts: one chunk and its head are well below, and announcements of actors
 /// too. At the limit: the session is closed.
@@ -53,6 +56,10 @@ pub(super) struct Hub {
     pub(super) heard: watch::Sender<BTreeMap<NodeId, Bytes>>,
     /// Actors of this node by short name.
     pub(super) actors: watch::Sender<BTreeMap<String, ActorCell>>,
+    /// How far this node's log is durable.
+    pub(super) durable: Durable,
+    /// Set once another node knows of more than this one's log has.
+    pub(super) reverted: watch::Sender<Option<Reverted>>,
     instance: InstanceId,
     boot: u64,
     park: SocketAddr,
@@ -67,6 +74,8 @@ pub(super) struct Hub {
     wanted: Mutex<BTreeMap<NodeId, String>>,
     /// The members' data directories, as far as they are known.
     instances: Mutex<BTreeMap<NodeId, InstanceId>>,
+    /// How far the peers' logs reach.
+    logs: Mutex<KnownLogs>,
     lease_ms: u64,
     /// What the nodes that there was a link to since the start promise: before any of them is heard on it.
     leases_ms: Mutex<BTreeMap<NodeId, u64>>,
@@ -93,6 +102,8 @@ impl Hub {
             gossip: watch::Sender::default(),
             heard: watch::Sender::default(),
             actors: watch::Sender::default(),
+            durable: options.durable,
+            reverted: watch::Sender::default(),
             instance: options.instance,
             park: options.park,
             calls_in_flight: options.calls_in_flight,
@@ -103,6 +114,7 @@ impl Hub {
             peers: Mutex::default(),
             wanted: Mutex::default(),
             instances: Mutex::default(),
+            logs: Mutex::default(),
             lease_ms: options.lease_ms,
             leases_ms: Mutex::default(),
             shortest_lease_ms: AtomicU64::new(options.lease_ms),
@@ -169,6 +181,7 @@ impl Hub {
             instance: self.instance,
             boot: self.boot,
             lease_ms: self.lease_ms,
+            batch: self.durable.batch(),
         }
     }
 
@@ -200,6 +213,35 @@ impl Hub {
         lock(&self.instances).get(&node).is_none_or(|known| *known == instance)
     }
 
+    /// A peer says how far its log is durable.
+    pub(super) fn hear_log(&self, node: NodeId, says: LogExtent) {
+        lock(&self.logs).hear(node, says);
+    }
+
+    /// The batch that a peer's log has reached once, if it has come back with less.
+    pub(super) fn misses(&self, node: NodeId, says: LogExtent) -> Option<u64> {
+        lock(&self.logs).misses(node, says).filter(|_| !is_planted(Planted::OlderCopyUnnoticed))
+    }
+
+    /// What is known of a peer's log, to be told to it.
+    pub(super) fn knows_of(&self, node: NodeId) -> Option<(InstanceId, u64)> {
+        lock(&self.logs).of(node)
+    }
+
+    /// Takes what a peer knows of this node's log; whether that is more than there is.
+    pub(super) fn has_reverted(&self, peer: NodeId, (instance, known): (InstanceId, u64)) -> bool {
+        let has = self.durable.batch();
+        let less = instance == self.instance && has < known && !is_planted(Planted::OlderCopyUnnoticed);
+        if less {
+            self.reverted.send_if_modified(|reverted| {
+                let news = reverted.is_none();
+                reverted.get_or_insert(Reverted { peer, known, has });
+                news
+            });
+        }
+        less
+    }
+
     pub(super) fn shortest_lease(&self) -> Duration {
         Duration::from_millis(self.shortest_lease_ms.load(Ordering::SeqCst))
     }
@@ -223,6 +265,7 @@ impl Hub {
         let Some(me) = self.node() else { return };
         let mut peers = lock(&self.peers);
         let wanted = lock(&self.wanted).clone();
+        lock(&self.logs).retain(|node| wanted.contains_key(&node));
         peers.retain(|node, peer| {
             let stays = wanted.contains_key(node);
             if !stays {
@@ -296,6 +339,7 @@ impl Hub {
             }
         }
         self.count_on(link.peer.id, link.them.lease_ms);
+        self.hear_log(link.peer.id, link.them.log());
         let label = link.label();
         lock(&self.links).insert(label.clone(), link.clone());
         if link.peer.gone.is_cancelled() {

@@ -67,7 +67,7 @@ mod tests;
 pub use ask::{Answer, Ask, AskHandler};
 pub use beat::GOSSIP_BYTES_MAX;
 pub use handshake::{FRAME_BYTES_MAX, HANDSHAKE_MAX, HandshakeError, Refusal};
-pub use options::{PeerError, PeerOptions, PeerState};
+pub use options::{PeerError, PeerOptions, PeerState, Reverted};
 pub use reassembly::MESSAGE_BYTES_MAX;
 
 use crate::rpc::{Reply, RpcError};
@@ -165,6 +165,11 @@ impl PeerHub {
     /// How each peer is; published at every change.
     pub fn states(&self) -> watch::Receiver<BTreeMap<NodeId, PeerState>> {
         self.hub.states.subscribe()
+    }
+
+    /// Whether another node knows more of this one's log than is there. No link comes to be with it then.
+    pub fn reverted(&self) -> watch::Receiver<Option<Reverted>> {
+        self.hub.reverted.subscribe()
     }
 
     /// Asks whoever lives at `addr`, over a connection of its own. Takes at most 7 s.

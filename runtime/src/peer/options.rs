@@ -4,6 +4,7 @@ use super::ask::AskHandler;
 use super::handshake::HandshakeError;
 use crate::net::{Listener, Net};
 use crate::random::Random;
+use crate::wal::Durable;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct PeerOptions {
     pub cluster: Option<ClusterId>,
     /// This node's data directory.
     pub instance: InstanceId,
+    /// How far its log is durable.
+    pub durable: Durable,
     /// The peer secret; the same on all nodes.
     pub secret: Vec<u8>,
     /// Where ractor_cluster parks the listener that it insists on opening: an address of the loopback, since nothing is to
@@ -72,6 +75,21 @@ impl PeerState {
             Self::Down => "down",
         }
     }
+}
+
+/// This node has less of its log than another one knows it to have had: it has forgotten what others count on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{peer} has seen this node's log reach batch {known}, and it ends at {has}: this is an older copy of the data directory, or \
+    the disk has lost what it had kept"
+)]
+pub struct Reverted {
+    /// Who knows.
+    pub peer: NodeId,
+    /// The batch that the log has reached.
+    pub known: u64,
+    /// Its last one now.
+    pub has: u64,
 }
 
 /// Why a hub cannot start, take an id, or ask.

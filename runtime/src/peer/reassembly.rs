@@ -187,7 +187,7 @@ mod tests {
     use trandb_cluster::ids::NodeId;
 
     fn head() -> Head {
-        Head { from: NodeId(1), link: 1, kind: Kind::Beat { gossip: false } }
+        Head { from: NodeId(1), link: 1, kind: Kind::Beat { gossip: false, batch: 0 } }
     }
 
     #[test]

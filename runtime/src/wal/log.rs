@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::planted::{Planted, is_planted};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 /// How the log is laid out.
@@ -40,6 +41,21 @@ pub struct WalStats {
     pub bytes: u64,
 }
 
+/// The last batch of a log that is durable; 0 if there is none. Clones show the same log.
+#[derive(Debug, Clone, Default)]
+pub struct Durable(Arc<AtomicU64>);
+
+impl Durable {
+    /// Its number now.
+    pub fn batch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn reaches(&self, batch: u64) {
+        self.0.store(batch, Ordering::Release);
+    }
+}
+
 /// The write-ahead log of a node.
 pub struct Wal {
     segments: Segments,
@@ -48,6 +64,7 @@ pub struct Wal {
     /// Where the next batch goes.
     offset: u64,
     next_batch: u64,
+    durable: Durable,
     index: Index,
     options: WalOptions,
     buffer: Vec<u8>,
@@ -78,8 +95,11 @@ impl Wal {
             }
         };
         let buffer = Vec::new();
+        let durable = Durable::default();
+        durable.reaches(next_batch - 1);
+        let poisoned = false;
         let log =
-            Self { segments, open, current, offset, next_batch, index, options, buffer, poisoned: false };
+            Self { segments, open, current, offset, next_batch, durable, index, options, buffer, poisoned };
         log.publish_stats();
         Ok((log, recovered))
     }
@@ -113,6 +133,11 @@ impl Wal {
     /// Reads records that were written, from any thread.
     pub fn reader(&self) -> WalReader {
         WalReader { open: self.open.clone() }
+    }
+
+    /// How far the log is durable, from now on.
+    pub fn durable(&self) -> Durable {
+        self.durable.clone()
     }
 
     /// Groups that keep alive segments more than `segments_behind` before the current one. Their checkpoint
@@ -164,6 +189,7 @@ impl Wal {
             .map(|&(offset, bytes)| Location { segment, offset: self.offset + offset, bytes })
             .collect();
         self.offset += self.buffer.len() as u64;
+        self.durable.reaches(self.next_batch);
         self.next_batch += 1;
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = Vec::new();

@@ -68,7 +68,7 @@ mod writer;
 pub use error::WalError;
 pub use format::{Location, RECORD_BYTES_MAX, Record, RecordKind};
 pub use index::Pinned;
-pub use log::{Wal, WalOptions, WalStats};
+pub use log::{Durable, Wal, WalOptions, WalStats};
 pub use reader::WalReader;
 pub use recovery::{Recovered, RecoveredGroup};
 pub use writer::{Done, Refused, Writer, WriterOptions};

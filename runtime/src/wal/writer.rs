@@ -7,7 +7,7 @@ use super::batches::{Batches, Gauge, Request, note_failure, run, run_slowly};
 use super::error::WalError;
 use super::format::{Location, Record};
 use super::index::Pinned;
-use super::log::{Wal, WalStats};
+use super::log::{Durable, Wal, WalStats};
 use super::reader::WalReader;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -52,6 +52,7 @@ pub struct Refused {
 pub struct Writer {
     shared: Arc<Shared>,
     reader: WalReader,
+    durable: Durable,
 }
 
 struct Shared {
@@ -112,7 +113,7 @@ impl Writer {
         queue: Queue,
         begin: impl FnOnce(Batches) -> std::io::Result<Runs>,
     ) -> std::io::Result<Self> {
-        let reader = wal.reader();
+        let (reader, durable) = (wal.reader(), wal.durable());
         let queued_bytes = Arc::new(AtomicU64::new(0));
         let pressure = Arc::new(watch::Sender::new(false));
         let failed = Arc::new(watch::Sender::new(None));
@@ -126,13 +127,14 @@ impl Writer {
         };
         let runs = begin(Batches::new(wal, gauge))?;
         let mode = Mode::Queued { queue: Mutex::new(Some(queue)), runs: Mutex::new(Some(runs)) };
-        Ok(Self { shared: Arc::new(Shared { mode, options, queued_bytes, pressure, failed, full }), reader })
+        let shared = Arc::new(Shared { mode, options, queued_bytes, pressure, failed, full });
+        Ok(Self { shared, reader, durable })
     }
 
     /// Runs the log inside the callers: everything is written before [`Writer::submit`] returns. For the simulation,
     /// where nobody can wait for room: a full disk ends the log like any other failure.
     pub fn inline(wal: Wal) -> Self {
-        let reader = wal.reader();
+        let (reader, durable) = (wal.reader(), wal.durable());
         let shared = Shared {
             mode: Mode::Inline(Mutex::new(Some(wal))),
             options: WriterOptions::default(),
@@ -141,7 +143,7 @@ impl Writer {
             failed: Arc::new(watch::Sender::new(None)),
             full: Arc::new(watch::Sender::new(None)),
         };
-        Self { shared: Arc::new(shared), reader }
+        Self { shared: Arc::new(shared), reader, durable }
     }
 
     /// Queues records to be written together, in order after all that were submitted before; `done` is called once
@@ -223,6 +225,11 @@ impl Writer {
     /// Reads records that were written.
     pub fn reader(&self) -> WalReader {
         self.reader.clone()
+    }
+
+    /// As [`Wal::durable`].
+    pub fn durable(&self) -> Durable {
+        self.durable.clone()
     }
 
     /// As [`Wal::pinned_by`].

@@ -4,8 +4,8 @@
 //! leads while the old one answers reads from its own state. No storm has found that twice in a hundred; to be had back
 //! by planting `vote-after-restart`.
 
-use super::{Scenario, Script};
-use crate::cluster::{Cluster, Group};
+use super::{Scenario, Script, roles};
+use crate::cluster::Cluster;
 use crate::liveness::Liveness;
 use crate::plan::Plan;
 use crate::workload::{Board, places};
@@ -58,12 +58,4 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
         liveness.whole("with the leader back").await?;
     }
     liveness.ends_well().await
-}
-
-/// Who leads the system group, and who leads another one: without timestamps nobody could write what that one should know of.
-fn roles(groups: &[Group]) -> Option<(Option<usize>, usize)> {
-    let (system, partitions) = groups.split_first()?;
-    let leader =
-        partitions.iter().filter_map(|group| group.leader).find(|&leader| Some(leader) != system.leader)?;
-    Some((system.leader, leader))
 }

@@ -13,11 +13,12 @@ mod newcomers;
 mod orphans;
 mod partition;
 mod reborn;
+mod relapse;
 mod storm;
 mod uneven;
 mod unseated;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Group};
 use crate::plan::Plan;
 use crate::workload::Board;
 use std::pin::Pin;
@@ -56,9 +57,18 @@ pub const SCENARIOS: &[Scenario] = &[
     movers::SCENARIO,
     chase::SCENARIO,
     uneven::SCENARIO,
+    relapse::SCENARIO,
 ];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<Scenario> {
     SCENARIOS.iter().copied().find(|scenario| scenario.name == name)
+}
+
+/// Who leads the system group, and who leads another one: without timestamps nobody could write what that one should know of.
+fn roles(groups: &[Group]) -> Option<(Option<usize>, usize)> {
+    let (system, partitions) = groups.split_first()?;
+    let leader =
+        partitions.iter().filter_map(|group| group.leader).find(|&leader| Some(leader) != system.leader)?;
+    Some((system.leader, leader))
 }

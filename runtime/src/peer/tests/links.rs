@@ -207,3 +207,45 @@ async fn a_leader_counts_on_the_shortest_lease_that_anybody_promises() {
     a.stop().await;
     after.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_links_to_an_older_copy_of_a_directory() {
+    let net = MemNet::default();
+    let [a, b] = fresh_ids();
+    let log = |batch| {
+        let durable = Durable::default();
+        durable.reaches(batch);
+        durable
+    };
+    let with = |addr, durable| Setup { durable, ..on(&net, addr) };
+    for (stays, comes_back) in [(a, b), (b, a)] {
+        let other = start(stays, with("stays", log(3))).await;
+        let written = log(7);
+        let before = start(comes_back, with("back", written.clone())).await;
+        introduce(&[&other, &before]);
+        other.sees(&before, PeerState::is_up).await;
+        before.sees(&other, PeerState::is_up).await;
+        written.reaches(10);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        before.stop().await;
+        other.sees(&before, |state| !state.is_up()).await;
+
+        let older = start(comes_back, with("back", log(9))).await;
+        introduce(&[&other, &older]);
+        let mut reverted = older.hub.reverted();
+        let noticed = tokio::time::timeout(PATIENCE, reverted.wait_for(Option::is_some)).await;
+        let noticed = noticed.expect("hears of it").expect("the hub runs").clone();
+        assert_eq!(noticed, Some(Reverted { peer: stays, known: 10, has: 9 }));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!other.hub.states().borrow()[&comes_back].is_up(), "it has forgotten a batch");
+        assert_eq!(*other.hub.reverted().borrow(), None, "who has all of its log is told nothing");
+        older.stop().await;
+
+        let same = start(comes_back, with("back", log(10))).await;
+        introduce(&[&other, &same]);
+        other.sees(&same, PeerState::is_up).await;
+        assert_eq!(*same.hub.reverted().borrow(), None);
+        same.stop().await;
+        other.stop().await;
+    }
+}

@@ -5,10 +5,11 @@ mod links;
 mod memnet;
 mod strangers;
 
-use super::{Answer, Ask, AskHandler, PeerHub, PeerOptions, PeerState};
+use super::{Answer, Ask, AskHandler, PeerHub, PeerOptions, PeerState, Reverted};
 use crate::net::{Listener, Net, RealNet};
 use crate::random::Random;
 use crate::rpc::{Reply, RpcError};
+use crate::wal::Durable;
 use crate::wire_message;
 use memnet::MemNet;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -99,6 +100,7 @@ struct Setup {
     net: Arc<dyn Net>,
     missed: u32,
     lease_ms: u64,
+    durable: Durable,
     secret: &'static str,
     cluster: Option<ClusterId>,
     calls: usize,
@@ -113,6 +115,7 @@ impl Default for Setup {
             // On a real network time is real too, and a busy machine is no dead peer.
             missed: 100,
             lease_ms: 600,
+            durable: Durable::default(),
             secret: "secret",
             cluster: Some(ClusterId(1)),
             calls: 1024,
@@ -174,6 +177,7 @@ fn options(id: Option<NodeId>, listener: Box<dyn Listener>, setup: &Setup) -> Pe
         instance: InstanceId(id.map_or(0, |id| id.0)),
         secret: setup.secret.into(),
         park: (Ipv4Addr::LOCALHOST, 0).into(),
+        durable: setup.durable.clone(),
         lease_ms: setup.lease_ms,
         heartbeat_ms: 50,
         heartbeats_missed: setup.missed,

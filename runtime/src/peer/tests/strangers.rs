@@ -237,6 +237,7 @@ fn identity(node: u64) -> Identity {
         instance: InstanceId(node),
         boot: node,
         lease_ms: 500,
+        batch: 0,
     }
 }
 
