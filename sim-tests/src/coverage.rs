@@ -22,6 +22,8 @@ enum Source {
     Metric(&'static str),
     /// A line that nodes log, or what is done to them.
     Line(&'static str),
+    /// Messages that arrived.
+    Delivered,
     /// Messages that the network lost or held back.
     Withheld,
 }
@@ -29,6 +31,7 @@ enum Source {
 /// What sweeps report on: what was done to nodes, and what they did.
 const PATHS: &[Path] = &[
     ("faults begun", Source::Line("fault begins")),
+    ("messages delayed, each by its own time", Source::Delivered),
     ("messages withheld", Source::Withheld),
     ("disk calls failed", Source::Line("the disk fails a call")),
     ("machines without power", Source::Line("power off")),
@@ -81,6 +84,7 @@ impl Coverage {
             .map(|(name, source)| match source {
                 Source::Metric(metric) => (*name, self.sum(metric)),
                 Source::Line(line) => (*name, observer.count(line)),
+                Source::Delivered => (*name, trace.delivered()),
                 Source::Withheld => (*name, trace.withheld()),
             })
             .collect()

@@ -19,6 +19,8 @@ pub struct Trace(Arc<Mutex<State>>);
 struct State {
     hash: Xxh3,
     events: u64,
+    /// Messages that arrived.
+    delivered: u64,
     /// Messages that the network lost or held back.
     withheld: u64,
     /// Simulated time.
@@ -39,6 +41,7 @@ impl Trace {
         let state = State {
             hash: Xxh3::new(),
             events: 0,
+            delivered: 0,
             withheld: 0,
             now: Duration::ZERO,
             file,
@@ -59,11 +62,15 @@ impl Trace {
             (mem::take(&mut state.text), state.file.is_some())
         };
         text.clear();
-        let mut line = Line { text, content: shows.then(String::new), dull: false, withheld: false };
+        let mut line = Line { text, content: shows.then(String::new), dull: false, fate: Fate::None };
         event.record(&mut line);
-        let Line { text, content, dull, withheld } = line;
+        let Line { text, content, dull, fate } = line;
         let mut state = self.state();
-        state.withheld += u64::from(withheld);
+        match fate {
+            Fate::Delivered => state.delivered += 1,
+            Fate::Withheld => state.withheld += 1,
+            Fate::None => {}
+        }
         if !dull {
             state.take(event.metadata().target(), &text, content);
         }
@@ -74,6 +81,11 @@ impl Trace {
     pub fn digest(&self) -> (u128, u64) {
         let state = self.state();
         (state.hash.digest128(), state.events)
+    }
+
+    /// Messages that arrived so far, each after a random time of its own.
+    pub fn delivered(&self) -> u64 {
+        self.state().delivered
     }
 
     /// Messages that the network lost or held back so far.
@@ -153,8 +165,19 @@ struct Line {
     /// Says nothing that another event does not: steps of the simulation, and messages at their sender and
     /// reader, which are traced where they are delivered.
     dull: bool,
-    /// The network lost a message, or held it back.
-    withheld: bool,
+    /// What became of a message, if it says that.
+    fate: Fate,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It arrived.
+    Delivered,
+    /// It was lost, or is held back.
+    Withheld,
+    /// Something else is said.
+    None,
 }
 
 impl Visit for Line {
@@ -176,7 +199,11 @@ impl Visit for Line {
         if field.name() == "message" {
             let message = &self.text[from + " message=".len()..];
             self.dull = message.starts_with("step ") || ["Send", "Recv", "Peek"].contains(&message);
-            self.withheld = ["Drop", "Hold"].contains(&message);
+            self.fate = match message {
+                "Delivered" => Fate::Delivered,
+                "Drop" | "Hold" => Fate::Withheld,
+                _ => Fate::None,
+            };
         }
     }
 }
