@@ -234,7 +234,7 @@ async fn nobody_links_to_an_older_copy_of_a_directory() {
         introduce(&[&other, &older]);
         let mut reverted = older.hub.reverted();
         let noticed = tokio::time::timeout(PATIENCE, reverted.wait_for(Option::is_some)).await;
-        let noticed = noticed.expect("hears of it").expect("the hub runs").clone();
+        let noticed = *noticed.expect("hears of it").expect("the hub runs");
         assert_eq!(noticed, Some(Reverted { peer: stays, known: 10, has: 9 }));
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert!(!other.hub.states().borrow()[&comes_back].is_up(), "it has forgotten a batch");
