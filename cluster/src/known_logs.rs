@@ -8,10 +8,11 @@
 //! What is known is kept in memory: who was restarted itself knows nothing of the others until it has heard of them again.
 
 use crate::ids::{InstanceId, NodeId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a node says of its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogExtent {
     /// Its data directory.
     pub instance: InstanceId,
@@ -19,6 +20,14 @@ pub struct LogExtent {
     pub boot: u64,
     /// The last batch that is durable; 0 if there is none.
     pub batch: u64,
+}
+
+impl LogExtent {
+    /// Whether a node that has found this in its directory when it started lacks something of what is known of it. What it
+    /// has written since does not make up for that. What it said in the same run is no matter: messages overtake each other.
+    pub fn lacks(&self, known: &Self) -> bool {
+        known.instance == self.instance && known.boot != self.boot && self.batch < known.batch
+    }
 }
 
 /// How far the logs of other nodes were durable when they were last heard.
@@ -40,17 +49,9 @@ impl KnownLogs {
         self.nodes.retain(|&node, _| stays(node));
     }
 
-    /// The batch that the log of `node` is known to have reached, if it has come back with less. What it said earlier in the
-    /// same run does not count: messages overtake each other.
-    pub fn misses(&self, node: NodeId, says: LogExtent) -> Option<u64> {
-        let known = self.nodes.get(&node)?;
-        let less = known.instance == says.instance && known.boot != says.boot && says.batch < known.batch;
-        less.then_some(known.batch)
-    }
-
-    /// What there is to tell `node` of itself: its directory, and the batch that its log has reached.
-    pub fn of(&self, node: NodeId) -> Option<(InstanceId, u64)> {
-        self.nodes.get(&node).map(|known| (known.instance, known.batch))
+    /// The last that is known of a node's log.
+    pub fn of(&self, node: NodeId) -> Option<LogExtent> {
+        self.nodes.get(&node).copied()
     }
 }
 
@@ -70,37 +71,40 @@ mod tests {
         logs
     }
 
+    fn lacks(logs: &KnownLogs, began: LogExtent) -> bool {
+        logs.of(NODE).is_some_and(|known| began.lacks(&known))
+    }
+
     #[test]
     fn who_comes_back_with_less_is_noticed() {
         let logs = heard(&[says(7, 1, 10), says(7, 1, 25)]);
-        assert_eq!(logs.misses(NODE, says(7, 2, 24)), Some(25));
-        assert_eq!(logs.misses(NODE, says(7, 2, 25)), None, "it has all of it");
-        assert_eq!(logs.misses(NODE, says(7, 2, 90)), None, "it wrote on before it was heard");
-        assert_eq!(logs.misses(NodeId(3), says(7, 2, 1)), None, "nothing is known of that one");
-        assert_eq!(logs.of(NODE), Some((InstanceId(7), 25)));
+        assert_eq!(logs.of(NODE), Some(says(7, 1, 25)));
+        assert!(lacks(&logs, says(7, 2, 24)));
+        assert!(!lacks(&logs, says(7, 2, 25)), "it has all of it");
+        assert!(!lacks(&logs, says(7, 2, 90)), "it wrote on before it was heard");
         assert_eq!(logs.of(NodeId(3)), None);
     }
 
     #[test]
     fn what_was_overtaken_on_its_way_is_no_loss() {
         let mut logs = heard(&[says(7, 1, 25)]);
-        assert_eq!(logs.misses(NODE, says(7, 1, 20)), None, "said before, and heard later");
+        assert!(!lacks(&logs, says(7, 1, 20)), "said before, and heard later");
         logs.hear(NODE, says(7, 1, 20));
-        assert_eq!(logs.misses(NODE, says(7, 2, 24)), Some(25), "it had reached that all the same");
+        assert!(lacks(&logs, says(7, 2, 24)), "it had reached that all the same");
     }
 
     #[test]
     fn what_an_earlier_run_has_reached_counts_on() {
-        let logs = heard(&[says(7, 1, 25), says(7, 2, 3)]);
-        assert_eq!(logs.misses(NODE, says(7, 3, 24)), Some(25));
+        let logs = heard(&[says(7, 1, 25), says(7, 2, 25)]);
+        assert!(lacks(&logs, says(7, 3, 24)));
     }
 
     #[test]
     fn another_directory_begins_anew() {
+        assert!(!lacks(&heard(&[says(7, 1, 25)]), says(8, 2, 1)), "links decide about that one");
         let logs = heard(&[says(7, 1, 25), says(8, 2, 1)]);
-        assert_eq!(logs.misses(NODE, says(8, 3, 1)), None);
-        assert_eq!(logs.misses(NODE, says(8, 3, 0)), Some(1));
-        assert_eq!(heard(&[says(7, 1, 25)]).misses(NODE, says(8, 2, 1)), None, "links decide about that one");
+        assert!(!lacks(&logs, says(8, 3, 1)));
+        assert!(lacks(&logs, says(8, 3, 0)));
     }
 
     #[test]

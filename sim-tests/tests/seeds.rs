@@ -47,6 +47,7 @@ fn named_scenarios_hold() {
         "movers",
         "chase",
         "uneven",
+        "relapse",
     ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
@@ -68,6 +69,7 @@ fn named_scenarios_find_their_bugs() {
         ("movers", "moved-unsaid"),
         ("chase", "log-overlooked"),
         ("uneven", "lease-of-own"),
+        ("relapse", "older-copy-unnoticed"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

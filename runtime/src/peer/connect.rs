@@ -9,6 +9,7 @@ use super::link::{Link, Peer};
 use super::metrics::handshake_failed;
 use super::options::{PeerError, PeerState};
 use crate::net::{BoxedStream, Listener};
+use crate::planted::{Planted, is_planted};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,11 +115,16 @@ fn admit(hub: &Hub, hello: &Hello) -> Result<Option<Arc<Peer>>, Refusal> {
     if !hub.may_be(them, hello.me.instance) {
         return Err(Refusal::OtherInstance);
     }
-    if let Some(batch) = hub.misses(them, hello.me.log()) {
+    if let Some(batch) = hub.lost_by(them, hello.me.log()) {
         return Err(Refusal::OlderCopy(batch));
     }
-    // Once is enough: it has forgotten what this one does not know of, too.
-    if hello.knows.is_some_and(|known| hub.has_reverted(them, known)) || hub.reverted.borrow().is_some() {
+    if let Some(known) = hello.knows.filter(|known| hub.me().log().lacks(known))
+        && !is_planted(Planted::OlderCopyUnnoticed)
+    {
+        hub.has_reverted(them, known.batch);
+    }
+    // Be it that this one knows of nothing: it has forgotten that, too.
+    if hub.reverted.borrow().is_some() {
         return Err(Refusal::HasOlderCopy);
     }
     if let Purpose::Bulk { link: wanted } = hello.purpose {
@@ -263,7 +269,7 @@ async fn dial(
             _ => Ok(them),
         });
         if let (Some(to), Err(HandshakeError::RefusedByPeer(Refusal::OlderCopy(known)))) = (to, &them) {
-            hub.has_reverted(to, (hub.me().instance, *known));
+            hub.has_reverted(to, *known);
         }
         match them {
             Ok(them) => Ok((stream, them)),

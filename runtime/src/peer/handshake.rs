@@ -52,12 +52,12 @@ pub(super) struct Identity {
     pub(super) boot: u64,
     /// For how long after it heard from a leader it votes for nobody else, in milliseconds.
     pub(super) lease_ms: u64,
-    /// The last batch of its log that is durable.
+    /// The last batch that its log had when it started.
     pub(super) batch: u64,
 }
 
 impl Identity {
-    /// What it says of its log.
+    /// What its log was when it started.
     pub(super) fn log(&self) -> LogExtent {
         LogExtent { instance: self.instance, boot: self.boot, batch: self.batch }
     }
@@ -89,8 +89,8 @@ pub(super) struct Hello {
     pub(super) me: Identity,
     /// Whom the dialer means to reach; None takes whoever answers.
     pub(super) to: Option<NodeId>,
-    /// What the dialer knows of that one: its data directory, and the batch that its log has reached.
-    pub(super) knows: Option<(InstanceId, u64)>,
+    /// What the dialer knows of that one's log.
+    pub(super) knows: Option<LogExtent>,
     nonce: [u8; 32],
 }
 
@@ -100,7 +100,7 @@ impl Hello {
     }
 
     /// Says what is known of whom it means to reach.
-    pub(super) fn knowing(self, knows: Option<(InstanceId, u64)>) -> Self {
+    pub(super) fn knowing(self, knows: Option<LogExtent>) -> Self {
         Self { knows, ..self }
     }
 }
@@ -142,10 +142,10 @@ pub enum Refusal {
     /// count on.
     #[error("the member of that number has another data directory")]
     OtherInstance,
-    /// The dialer's log ends before a batch that was durable once: its data directory is an older copy of itself.
-    #[error("the log has reached batch {0} before, and does not any more")]
+    /// The dialer's log ended, when it started, before a batch that was durable once: its data directory was an older copy.
+    #[error("its log had reached batch {0} before it started, and did not any more then")]
     OlderCopy(u64),
-    /// The acceptor's does.
+    /// The acceptor's did.
     #[error("it has an older copy of its data directory")]
     HasOlderCopy,
 }

@@ -58,6 +58,8 @@ pub(super) struct Hub {
     pub(super) actors: watch::Sender<BTreeMap<String, ActorCell>>,
     /// How far this node's log is durable.
     pub(super) durable: Durable,
+    /// How far it was when the hub started, before anything was written.
+    began: u64,
     /// Set once another node knows of more than this one's log has.
     pub(super) reverted: watch::Sender<Option<Reverted>>,
     instance: InstanceId,
@@ -102,6 +104,7 @@ impl Hub {
             gossip: watch::Sender::default(),
             heard: watch::Sender::default(),
             actors: watch::Sender::default(),
+            began: options.durable.batch(),
             durable: options.durable,
             reverted: watch::Sender::default(),
             instance: options.instance,
@@ -181,7 +184,7 @@ impl Hub {
             instance: self.instance,
             boot: self.boot,
             lease_ms: self.lease_ms,
-            batch: self.durable.batch(),
+            batch: self.began,
         }
     }
 
@@ -218,28 +221,24 @@ impl Hub {
         lock(&self.logs).hear(node, says);
     }
 
-    /// The batch that a peer's log has reached once, if it has come back with less.
-    pub(super) fn misses(&self, node: NodeId, says: LogExtent) -> Option<u64> {
-        lock(&self.logs).misses(node, says).filter(|_| !is_planted(Planted::OlderCopyUnnoticed))
-    }
-
-    /// What is known of a peer's log, to be told to it.
-    pub(super) fn knows_of(&self, node: NodeId) -> Option<(InstanceId, u64)> {
+    /// What is known of a peer's log.
+    pub(super) fn knows_of(&self, node: NodeId) -> Option<LogExtent> {
         lock(&self.logs).of(node)
     }
 
-    /// Takes what a peer knows of this node's log; whether that is more than there is.
-    pub(super) fn has_reverted(&self, peer: NodeId, (instance, known): (InstanceId, u64)) -> bool {
-        let has = self.durable.batch();
-        let less = instance == self.instance && has < known && !is_planted(Planted::OlderCopyUnnoticed);
-        if less {
-            self.reverted.send_if_modified(|reverted| {
-                let news = reverted.is_none();
-                reverted.get_or_insert(Reverted { peer, known, has });
-                news
-            });
-        }
-        less
+    /// The batch that a peer's log had reached, if it has started with less.
+    pub(super) fn lost_by(&self, node: NodeId, began: LogExtent) -> Option<u64> {
+        let known = self.knows_of(node).filter(|known| began.lacks(known))?;
+        (!is_planted(Planted::OlderCopyUnnoticed)).then_some(known.batch)
+    }
+
+    /// A peer knows this node's log to have reached that batch, which it had not when it started.
+    pub(super) fn has_reverted(&self, peer: NodeId, known: u64) {
+        self.reverted.send_if_modified(|reverted| {
+            let news = reverted.is_none();
+            reverted.get_or_insert(Reverted { peer, known, has: self.began });
+            news
+        });
     }
 
     pub(super) fn shortest_lease(&self) -> Duration {

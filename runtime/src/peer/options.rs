@@ -26,7 +26,7 @@ pub struct PeerOptions {
     pub cluster: Option<ClusterId>,
     /// This node's data directory.
     pub instance: InstanceId,
-    /// How far its log is durable.
+    /// How far its log is durable; nothing may be written before the hub has started.
     pub durable: Durable,
     /// The peer secret; the same on all nodes.
     pub secret: Vec<u8>,
@@ -80,15 +80,15 @@ impl PeerState {
 /// This node has less of its log than another one knows it to have had: it has forgotten what others count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{peer} has seen this node's log reach batch {known}, and it ends at {has}: this is an older copy of the data directory, or \
-    the disk has lost what it had kept"
+    "{peer} has seen this node's log reach batch {known}, and it ended at {has} when it started: this is an older copy of the data \
+    directory, or the disk has lost what it had kept"
 )]
 pub struct Reverted {
     /// Who knows.
     pub peer: NodeId,
     /// The batch that the log has reached.
     pub known: u64,
-    /// Its last one now.
+    /// Its last one when this node started.
     pub has: u64,
 }
 

@@ -44,8 +44,8 @@
 //!
 //! # Caveats
 //!
-//! Rot of the very last batch cannot be told from a tear, so it is cut; the other replicas still have it. To tell
-//! them apart would take a second write after every sync.
+//! Rot of the very last batch cannot be told from a tear, so it is cut. The other replicas still have it, and nodes that have
+//! heard of it do not link to who lacks it. To tell the two apart would take a second write after every sync.
 
 mod batches;
 mod error;

@@ -230,7 +230,10 @@ async fn nobody_links_to_an_older_copy_of_a_directory() {
         before.stop().await;
         other.sees(&before, |state| !state.is_up()).await;
 
-        let older = start(comes_back, with("back", log(9))).await;
+        let less = log(9);
+        let older = start(comes_back, with("back", less.clone())).await;
+        // What it writes from now on is something else.
+        less.reaches(50);
         introduce(&[&other, &older]);
         let mut reverted = older.hub.reverted();
         let noticed = tokio::time::timeout(PATIENCE, reverted.wait_for(Option::is_some)).await;
