@@ -62,7 +62,8 @@ pub(crate) fn look(
     let blocked = died.elapsed();
     assert!(blocked < BLOCKED_MAX, "{at}: others were blocked for {took:?}");
 
-    let outcome = runtime.block_on(client.outcome(txn)).unwrap_or_else(|error| panic!("{at}: {error}"));
+    let ask = || runtime.block_on(client.outcome(txn)).unwrap_or_else(|error| panic!("{at}: {error}"));
+    let mut outcome = ask();
     while held(cluster, living) > 0 {
         let after = died.elapsed();
         assert!(after < HELD_MAX + GAUGE_LAG, "{at}: something is held after {after:?}");
@@ -74,6 +75,11 @@ pub(crate) fn look(
         (found.value.to_vec(), found.version)
     });
     let found: Vec<_> = found.collect();
+    if outcome == TxnOutcome::Open && found.iter().any(|(value, _)| value != b"old") {
+        // It has committed between the question and the look.
+        outcome = ask();
+        assert_ne!(outcome, TxnOutcome::Open, "{at}: {found:?}");
+    }
     match &outcome {
         TxnOutcome::Committed(when) => {
             assert!(found.iter().all(|found| *found == (b"new".to_vec(), *when)), "{at}: {found:?}");
