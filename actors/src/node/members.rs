@@ -81,7 +81,7 @@ pub(super) async fn found(context: Arc<NodeContext>, nodes: BTreeMap<NodeId, Nod
     }
 }
 
-/// Gives up once another node knows more of this one's log than is there. Runs until then.
+/// Gives up once another node knows more of this one's log than there was when it started. Runs until then.
 pub(super) async fn heed_reverted(context: Arc<NodeContext>) {
     let mut reverted = context.hub.reverted();
     if let Ok(why) = reverted.wait_for(Option::is_some).await

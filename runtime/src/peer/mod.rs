@@ -167,7 +167,8 @@ impl PeerHub {
         self.hub.states.subscribe()
     }
 
-    /// Whether another node knows more of this one's log than is there. No link comes to be with it then.
+    /// Whether another node knows more of this one's log than there was when it started. From then on no link to it is accepted here,
+    /// while those that are there, and those that this one dials, go on until the node ends, which it is to do at once.
     pub fn reverted(&self) -> watch::Receiver<Option<Reverted>> {
         self.hub.reverted.subscribe()
     }
