@@ -110,6 +110,20 @@ mod slow {
     /// Which actors of which nodes take how much longer, and at which steps coordinators die.
     static SLOW: Mutex<Vec<(NodeId, &'static str, Duration)>> = Mutex::new(Vec::new());
 
+    /// Says of a message whether it waits, and for how long.
+    pub(super) type Stumbles = Box<dyn Fn() -> Option<Duration> + Send>;
+
+    /// Asked before each message of the actors of all nodes.
+    static STUMBLES: Mutex<Option<Stumbles>> = Mutex::new(None);
+
+    pub(super) fn let_stumble(asked: Option<Stumbles>) {
+        *STUMBLES.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
+    pub(super) fn stumble() -> Option<Duration> {
+        STUMBLES.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?()
+    }
+
     /// Nodes of which some partition's actor panics at its next message.
     static PANICS: Mutex<Vec<NodeId>> = Mutex::new(Vec::new());
 
@@ -145,6 +159,16 @@ pub fn slow_down(node: NodeId, actor: &'static str, by: Option<std::time::Durati
 #[cfg(not(debug_assertions))]
 pub fn slow_down(_: NodeId, _: &'static str, _: Option<std::time::Duration>) {}
 
+/// Asks this before each message of each actor, of all nodes, how long it waits, if at all; or nobody any more.
+#[cfg(debug_assertions)]
+pub fn let_stumble(asked: Option<Box<dyn Fn() -> Option<std::time::Duration> + Send>>) {
+    slow::let_stumble(asked);
+}
+
+/// Nobody stumbles in a release build.
+#[cfg(not(debug_assertions))]
+pub fn let_stumble(_: Option<Box<dyn Fn() -> Option<std::time::Duration> + Send>>) {}
+
 /// Makes one of the node's actors of partitions, whichever has the next message, panic on it.
 #[cfg(debug_assertions)]
 pub fn let_panic(node: NodeId) {
@@ -158,14 +182,14 @@ pub fn let_panic(_: NodeId) {}
 /// What those say that panic because it was asked for.
 pub const ASKED_TO: &str = "asked to, by the simulation";
 
-/// Waits for as long as this actor is slow.
+/// Waits for as long as this actor is slow, or stumbles over this message.
 ///
 /// # Panics
 /// If that was asked for.
 #[cfg(debug_assertions)]
 pub async fn pace(node: NodeId, actor: &str) {
     assert!(!slow::panics(node, actor), "{ASKED_TO}");
-    if let Some(by) = slow::get(node, actor) {
+    if let Some(by) = slow::get(node, actor).or_else(slow::stumble) {
         tokio::time::sleep(by).await;
     }
 }

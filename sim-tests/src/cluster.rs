@@ -6,6 +6,7 @@ use crate::park;
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::watchdog;
+use crate::weather::Weather;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ pub struct Cluster {
     clients: usize,
     patience: Duration,
     latency_max: Duration,
+    weather: Weather,
     orders: Orders,
 }
 
@@ -64,8 +66,9 @@ impl Cluster {
             .build();
         let names: Vec<String> = (1..=plan.nodes).map(|id| format!("n{id}")).collect();
         let doors = PeerDoors::new(&names);
+        let weather = Weather::new(plan);
         let hosts: Vec<Arc<Host>> = (0..plan.nodes)
-            .map(|index| Arc::new(Host::new(plan, index, doors.clone(), park::of(park, index))))
+            .map(|index| Arc::new(Host::new(plan, index, doors.clone(), &weather, park::of(park, index))))
             .collect();
         for host in &hosts {
             let software = host.clone();
@@ -77,6 +80,7 @@ impl Cluster {
             clients: plan.clients,
             patience: plan.patience,
             latency_max: plan.latency_max,
+            weather,
             orders: Rc::default(),
         };
         let crew = Crew {
@@ -97,6 +101,11 @@ impl Cluster {
         &self.names
     }
 
+    /// What goes wrong all the while.
+    pub fn weather(&self) -> &Weather {
+        &self.weather
+    }
+
     /// The machine of a node.
     pub fn host(&self, node: usize) -> &Host {
         &self.hosts[node]
@@ -108,7 +117,11 @@ impl Cluster {
     /// None in practice: the address is well-formed.
     pub fn client(&self, node: usize, seed: u64) -> Result<Client, Error> {
         let to = format!("{}:{NATIVE_PORT}", self.names[node]);
-        Client::builder().dialer(Tunnel { to: to.clone() }).seed(seed).timeout(CALL_TIMEOUT).build(to)
+        Client::builder()
+            .dialer(Tunnel { to: to.clone(), weather: self.weather.clone() })
+            .seed(seed)
+            .timeout(CALL_TIMEOUT)
+            .build(to)
     }
 
     /// The same, which waits for an answer no longer than the plan wants.

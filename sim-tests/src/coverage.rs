@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// How the names of paths begin that are done to nodes; others are what nodes do.
+pub const FAULT: &str = "fault: ";
+
 /// A rare path: its name, and where it is counted.
 type Path = (&'static str, Source);
 
@@ -30,11 +33,15 @@ enum Source {
 
 /// What sweeps report on: what was done to nodes, and what they did.
 const PATHS: &[Path] = &[
-    ("faults begun", Source::Line("fault begins")),
+    ("fault: planned", Source::Line("fault begins")),
+    ("fault: segment lost and sent again", Source::Line("a segment is lost and sent again")),
+    ("fault: connection broken", Source::Line("a connection breaks")),
+    ("fault: message lost or held back", Source::Withheld),
+    ("fault: sync takes long", Source::Line("a sync takes long")),
+    ("fault: message taken up late", Source::Line("an actor takes up a message late")),
+    ("fault: disk call failed", Source::Line("the disk fails a call")),
+    ("fault: machine without power", Source::Line("power off")),
     ("messages delayed, each by its own time", Source::Delivered),
-    ("messages withheld", Source::Withheld),
-    ("disk calls failed", Source::Line("the disk fails a call")),
-    ("machines without power", Source::Line("power off")),
     ("elections", Source::Metric("trandb_raft_elections_total")),
     ("leader changes", Source::Metric("trandb_raft_leader_changes_total")),
     ("checkpoints", Source::Metric("trandb_checkpoint_seconds")),

@@ -4,6 +4,7 @@ use crate::clock::SimClock;
 use crate::net::SimNet;
 use crate::plan::Plan;
 use crate::settings::Settings;
+use crate::weather::Weather;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +100,7 @@ pub struct Host {
     partitions: u32,
     replication: u32,
     work: DiskWork,
+    weather: Weather,
     settings: Vec<Settings>,
     clock: SimClock,
     seed: u64,
@@ -124,7 +126,7 @@ pub struct Host {
 impl Host {
     /// The machine in that place of the plan, with an empty disk. `doors` are those of all; its node waits for [`Host::arrive`] if
     /// it is none of the first members.
-    pub fn new(plan: &Plan, index: usize, doors: PeerDoors, park: SocketAddr) -> Self {
+    pub fn new(plan: &Plan, index: usize, doors: PeerDoors, weather: &Weather, park: SocketAddr) -> Self {
         let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(index as u32 * 8);
         Self {
             name: doors.0[index].0.clone(),
@@ -135,8 +137,12 @@ impl Host {
             replication: plan.replication,
             work: match plan.sync_max {
                 Duration::ZERO => DiskWork::Callers,
-                most => DiskWork::Slow(most / 10, most),
+                most => {
+                    let weather = weather.clone();
+                    DiskWork::Slow(Arc::new(move || weather.sync(most)))
+                }
             },
+            weather: weather.clone(),
             settings: plan.settings.clone(),
             clock: SimClock::ahead(plan.clocks_ms[index]),
             seed,
@@ -298,7 +304,7 @@ impl Host {
         let Media { disk, engine, identity } = self.media().clone();
         NodeOptions {
             config: self.config(boot),
-            net: Arc::new(SimNet),
+            net: Arc::new(SimNet { weather: self.weather.clone() }),
             clock: Arc::new(self.clock.clone()),
             random: Random::seeded(self.seed.wrapping_add(boot)),
             meter: Arc::new(self.memory.clone()),
@@ -307,7 +313,7 @@ impl Host {
                 disk: Arc::new(disk),
                 engine: Arc::new(engine),
                 identity,
-                work: self.work,
+                work: self.work.clone(),
             },
             conversion: Arc::new(|_| ()),
             park: self.park,

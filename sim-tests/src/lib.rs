@@ -37,4 +37,5 @@ pub mod settings;
 pub mod sweep;
 pub mod trace;
 pub mod watchdog;
+pub mod weather;
 pub mod workload;

@@ -1,10 +1,12 @@
 //! The network doors of nodes and clients, over the simulated network.
 
+use crate::weather::{Fate, Weather};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use trandb_client::Dialer;
 use trandb_runtime::net::{BoxedStream, Listener, Net};
 use turmoil::net::{TcpListener, TcpStream};
@@ -18,12 +20,15 @@ pub const READS: &str = "trandb_reads";
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Dials and listens on the simulated host that calls it.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct SimNet;
+#[derive(Debug, Clone)]
+pub struct SimNet {
+    /// What becomes of what is sent to this host.
+    pub weather: Weather,
+}
 
 impl Net for SimNet {
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        Box::pin(async move { Ok(Box::new(connect(addr).await?) as BoxedStream) })
+        Box::pin(async move { Ok(Box::new(connect(addr, &self.weather).await?) as BoxedStream) })
     }
 
     fn bind<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
@@ -31,7 +36,8 @@ impl Net for SimNet {
             // Simulated hosts listen on all of their addresses, of which they have one.
             let (_, port) = split(addr)?;
             let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
-            Ok(Box::new(SimListener(listener)) as Box<dyn Listener>)
+            let weather = self.weather.clone();
+            Ok(Box::new(SimListener { listener, weather }) as Box<dyn Listener>)
         })
     }
 }
@@ -42,66 +48,112 @@ impl Net for SimNet {
 pub struct Tunnel {
     /// Where it leads, a `host:port`.
     pub to: String,
+    /// What becomes of its answers.
+    pub weather: Weather,
 }
 
 impl Dialer for Tunnel {
     fn dial<'a>(&'a self, _addr: &'a str) -> BoxFuture<'a, io::Result<trandb_client::BoxedStream>> {
-        Box::pin(async move { Ok(Box::new(connect(&self.to).await?) as trandb_client::BoxedStream) })
+        Box::pin(async move {
+            Ok(Box::new(connect(&self.to, &self.weather).await?) as trandb_client::BoxedStream)
+        })
     }
 }
 
-struct SimListener(TcpListener);
+struct SimListener {
+    listener: TcpListener,
+    weather: Weather,
+}
 
 impl Listener for SimListener {
     fn accept(&self) -> BoxFuture<'_, io::Result<(BoxedStream, SocketAddr)>> {
         Box::pin(async move {
-            let (stream, from) = self.0.accept().await?;
-            Ok((Box::new(Traced(stream)) as BoxedStream, from))
+            let (stream, from) = self.listener.accept().await?;
+            Ok((Box::new(Exposed::new(stream, self.weather.clone())) as BoxedStream, from))
         })
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
-async fn connect(addr: &str) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+async fn connect(addr: &str, weather: &Weather) -> io::Result<Exposed> {
     let (host, port) = split(addr)?;
-    Ok(Traced(TcpStream::connect((host, port)).await?))
+    Ok(Exposed::new(TcpStream::connect((host, port)).await?, weather.clone()))
 }
 
-/// A stream whose reader's bytes are part of the trace.
-struct Traced(TcpStream);
+/// A stream that is exposed to the weather, and whose reader's bytes are part of the trace.
+struct Exposed {
+    stream: TcpStream,
+    weather: Weather,
+    /// Until the segment that comes next has been sent again.
+    late: Option<Pin<Box<Sleep>>>,
+    broken: bool,
+}
 
-impl AsyncRead for Traced {
+impl Exposed {
+    fn new(stream: TcpStream, weather: Weather) -> Self {
+        Self { stream, weather, late: None, broken: false }
+    }
+
+    fn intact(&self) -> io::Result<()> {
+        if self.broken { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Waits for a segment, and for as long as the weather makes it late.
+    fn poll_segment(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.late.is_none() {
+            let mut one = [0; 1];
+            ready!(self.stream.poll_peek(context, &mut ReadBuf::new(&mut one)))?;
+            match self.weather.segment() {
+                Fate::Arrives => {}
+                Fate::Late(by) => self.late = Some(Box::pin(sleep(by))),
+                Fate::Broken => self.broken = true,
+            }
+        }
+        if let Some(late) = &mut self.late {
+            ready!(late.as_mut().poll(context));
+            self.late = None;
+        }
+        Poll::Ready(self.intact())
+    }
+}
+
+impl AsyncRead for Exposed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.intact()?;
+        if self.late.is_some() || self.weather.rages() {
+            ready!(self.poll_segment(context))?;
+        }
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.0).poll_read(context, into))?;
+        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
         let read = &into.filled()[before..];
         tracing::trace!(target: READS, bytes = read.len() as u64, hash = xxh3_64(read));
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Traced {
+impl AsyncWrite for Exposed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        self.intact()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::fault::{FAULTS, Fault, Lane, Strike};
 use crate::settings::{Settings, pick};
+use crate::weather::Climate;
 use crate::workload::{Kind, WORKLOADS};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -51,6 +52,8 @@ pub struct Plan {
     pub loss: Option<Loss>,
     /// Whether nodes are started with the seeds of the first day for ever, wherever those are meanwhile.
     pub keeps_seeds: bool,
+    /// What goes wrong all the while.
+    pub climate: Climate,
     /// What goes wrong, in order, each in its fault's lane.
     pub faults: Vec<Planned>,
     /// Simulated time after which the run has failed.
@@ -103,6 +106,7 @@ impl Plan {
             joins: Vec::new(),
             loss: None,
             keeps_seeds: false,
+            climate: Climate::default(),
             faults: Vec::new(),
             limit: Duration::from_secs(90),
         }
@@ -141,6 +145,7 @@ impl Plan {
             joins: Vec::new(),
             loss: None,
             keeps_seeds: false,
+            climate: Climate::default(),
             faults: draw_faults(&mut random, nodes),
             limit: Duration::from_secs(150),
             // None, a good disk and a bad one.
@@ -164,6 +169,7 @@ impl Plan {
             plan.settings.extend((0..more).map(|_| Settings::draw(&mut random)));
         }
         plan.keeps_seeds = random.random_bool(0.5);
+        plan.climate = Climate::draw(&mut random);
         plan
     }
 
@@ -274,6 +280,9 @@ impl fmt::Display for Plan {
         if let Some(Loss { node, after, lasts, repaired }) = self.loss {
             let how = if repaired { "repaired" } else { "replaced" };
             write!(f, "\ndisk       of n{} is {how} after {after:?}, within {lasts:?}", node + 1)?;
+        }
+        if self.climate != Climate::default() {
+            write!(f, "\nweather    {}", self.climate)?;
         }
         for (place, planned) in self.faults.iter().enumerate() {
             write!(f, "\nfault {place}    {planned:?}")?;

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use crate::coverage::FAULT;
 use crate::plan::Plan;
+use crate::weather::Climate;
 
 /// Between two looks at the processes that run.
 const LOOK: Duration = Duration::from_millis(10);
@@ -67,6 +69,13 @@ impl Sweep {
             "\n{done} seeds, {} failed, {simulated:.0} simulated seconds in {wall:.0} s: {:.1} times as fast",
             failed.len(),
             simulated / wall
+        );
+        let faults: u64 =
+            covered.iter().filter(|(path, _)| path.starts_with(FAULT)).map(|(_, (times, _))| times).sum();
+        println!(
+            "{faults} faults: {:.0} a second, {:.0} in a simulated one",
+            faults as f64 / wall,
+            faults as f64 / simulated
         );
         for (path, (times, runs)) in &covered {
             let rate = *times as f64 / wall;
@@ -177,8 +186,9 @@ fn parts(plan: &Plan) -> Vec<String> {
     let faults = (0..plan.faults.len()).rev().map(|place| format!("--without-fault={place}"));
     let joins = (!plan.joins.is_empty()).then(|| "--without-joins".to_owned());
     let loss = plan.loss.is_some().then(|| "--without-disk-loss".to_owned());
+    let weather = (plan.climate != Climate::default()).then(|| "--without-weather".to_owned());
     let workloads = plan.kinds().map(|kind| format!("--without-workload={}", kind.name));
-    faults.chain(joins).chain(loss).chain(workloads).collect()
+    faults.chain(joins).chain(loss).chain(weather).chain(workloads).collect()
 }
 
 /// A run that has ended, and is not among those that run any more.

@@ -54,14 +54,14 @@ pub enum StorageDoor {
 }
 
 /// Who waits for a disk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub enum DiskWork {
     /// Threads of their own, as in real nodes.
     Threads,
     /// Whoever calls, for whom it takes no time: the simulation has no threads.
     Callers,
-    /// The same, but that what the log writes takes so long, from the least to the most.
-    Slow(Duration, Duration),
+    /// The same, but that each batch of the log takes as long as this says.
+    Slow(Arc<dyn Fn() -> Duration + Send + Sync>),
 }
 
 /// What the doors show of the process.

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use trandb_cluster::{ClusterId, NodeId, PartitionId};
 use trandb_runtime::config::Config;
 use trandb_runtime::datadir::{DataDir, Identity};
@@ -116,12 +115,7 @@ impl Storage {
                 Worker::threaded(engine),
             ),
             DiskWork::Callers => (Writer::inline(log), Worker::inline(engine)),
-            DiskWork::Slow(least, most) => {
-                let random = random.clone();
-                let micros = (least.as_micros() as u64, most.as_micros() as u64);
-                let takes = move || Duration::from_micros(random.between(micros.0, micros.1));
-                (Writer::slow(log, takes), Worker::inline(engine))
-            }
+            DiskWork::Slow(takes) => (Writer::slow(log, move || takes()), Worker::inline(engine)),
         };
         let (durable, recovered) = (writer.durable(), recovered.groups);
         Ok(Self { keeper, identity, engine, reader, durable, writer: Some(writer), recovered })

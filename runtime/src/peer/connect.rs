@@ -4,12 +4,11 @@ use super::ask::{ASK_BYTES_MAX, Answer, Ask};
 use super::bulk::Lane;
 use super::frame;
 use super::handshake::{self, HANDSHAKE_MAX, HandshakeError, Hello, Purpose, Refusal};
-use super::hub::Hub;
+use super::hub::{Hub, lost};
 use super::link::{Link, Peer};
 use super::metrics::handshake_failed;
 use super::options::{PeerError, PeerState};
 use crate::net::{BoxedStream, Listener};
-use crate::planted::{Planted, is_planted};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,10 +117,8 @@ fn admit(hub: &Hub, hello: &Hello) -> Result<Option<Arc<Peer>>, Refusal> {
     if let Some(batch) = hub.lost_by(them, hello.me.log()) {
         return Err(Refusal::OlderCopy(batch));
     }
-    if let Some(known) = hello.knows.filter(|known| hub.me().log().lacks(known))
-        && !is_planted(Planted::OlderCopyUnnoticed)
-    {
-        hub.has_reverted(them, known.batch);
+    if let Some(batch) = lost(hub.me().log(), hello.knows) {
+        hub.has_reverted(them, batch);
     }
     // Be it that this one knows of nothing: it has forgotten that, too.
     if hub.reverted.borrow().is_some() {

@@ -228,8 +228,7 @@ impl Hub {
 
     /// The batch that a peer's log had reached, if it has started with less.
     pub(super) fn lost_by(&self, node: NodeId, began: LogExtent) -> Option<u64> {
-        let known = self.knows_of(node).filter(|known| began.lacks(known))?;
-        (!is_planted(Planted::OlderCopyUnnoticed)).then_some(known.batch)
+        lost(began, self.knows_of(node))
     }
 
     /// A peer knows this node's log to have reached that batch, which it had not when it started.
@@ -451,4 +450,10 @@ impl NodeEventSubscription for SessionEvents {
             self.hub.ended(&link);
         }
     }
+}
+
+/// The batch that a log is known to have reached, if it lacks some of that.
+pub(super) fn lost(log: LogExtent, known: Option<LogExtent>) -> Option<u64> {
+    let known = known.filter(|known| log.lacks(known))?;
+    (!is_planted(Planted::OlderCopyUnnoticed)).then_some(known.batch)
 }

@@ -17,6 +17,7 @@ use trandb_sim::scenario::{SCENARIOS, Scenario, find};
 use trandb_sim::sweep::{COVERED, Sweep};
 use trandb_sim::trace::Trace;
 use trandb_sim::watchdog;
+use trandb_sim::weather::Climate;
 use trandb_sim::workload::WORKLOADS;
 
 /// Faster than the system's, for many small things that live shortly. The server's (jemalloc) does not run under a simulated
@@ -61,6 +62,9 @@ struct Arguments {
     /// Have no machine of the plan lose its disk.
     #[arg(long)]
     without_disk_loss: bool,
+    /// Have nothing go wrong but the faults of the plan.
+    #[arg(long)]
+    without_weather: bool,
     /// Plant a fault in the nodes, to see it found; debug builds only. `--list` names them.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
@@ -114,6 +118,9 @@ fn main() -> ExitCode {
     }
     if arguments.without_disk_loss {
         plan.loss = None;
+    }
+    if arguments.without_weather {
+        plan.climate = Climate::default();
     }
     let planted = arguments.plant.iter().map(|name| format!("--plant={name}"));
     let only = arguments.only_fault.iter().map(|name| format!("--only-fault={name}"));

@@ -10,6 +10,7 @@
 
 use super::{Scenario, Script, storm};
 use crate::plan::{NODES_MAX as NODES, Plan};
+use crate::weather::Climate;
 use crate::workload::places;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ fn plan(seed: u64) -> Plan {
         clients: NODES,
         patience: Duration::from_secs(2),
         joins: Vec::new(),
+        climate: Climate::default(),
         faults: Vec::new(),
         ..drawn
     }

@@ -23,6 +23,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
     let liveness = Liveness::new(&cluster, &plan, board)?;
+    cluster.weather().rage(true);
     liveness.whole_of(plan.founders(), "after forming").await?;
     let (joined, (), (), ()) = futures_util::join!(
         join(&cluster, &plan, &liveness),
@@ -30,6 +31,7 @@ pub(super) async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoi
         strike(&cluster, &plan, Lane::Network),
         strike(&cluster, &plan, Lane::Machine)
     );
+    cluster.weather().rage(false);
     joined?;
     sleep(CALM).await;
     liveness.ends_well().await
