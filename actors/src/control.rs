@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use trandb_cluster::system::{SystemApplied, SystemCommand};
-use trandb_cluster::{NodeId, PartitionId, wire};
+use trandb_cluster::{Epoch, NodeId, PartitionId, wire};
 use trandb_runtime::raft::{LocalRaft, LogApplied, Proposal, RaftMessage};
 use trandb_runtime::rpc::Reply;
 
@@ -36,6 +36,8 @@ pub enum ControlCall {
     Reconfigure {
         /// The group.
         group: PartitionId,
+        /// Which map wants that.
+        map: Epoch,
         /// Voters, exactly.
         voters: Vec<NodeId>,
         /// Members that only follow.
@@ -101,8 +103,8 @@ impl Actor for NodeControl {
 async fn serve(context: &NodeContext, call: ControlCall) -> Result<ControlAnswer, String> {
     match call {
         ControlCall::Propose(command) => propose(context, command).await.map(ControlAnswer::Applied),
-        ControlCall::Reconfigure { group, voters, learners } => {
-            ask_group(context, group, |reply| LocalRaft::Reconfigure { voters, learners, reply }).await
+        ControlCall::Reconfigure { group, map, voters, learners } => {
+            ask_group(context, group, |reply| LocalRaft::Reconfigure { map, voters, learners, reply }).await
         }
         ControlCall::Checkpoint { group, within_ms } => {
             let within = Duration::from_millis(within_ms);

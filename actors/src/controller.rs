@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use trandb_cluster::limits::REPLICATION_MAX;
 use trandb_cluster::placement::{Members, place, rebalance_leaders, shape_system, should_reshape};
 use trandb_cluster::system::{SystemCommand, SystemState};
-use trandb_cluster::{NodeId, PartitionId};
+use trandb_cluster::{Epoch, NodeId, PartitionId};
 use trandb_runtime::raft::{WatchReceiver, members};
 
 /// How often the controller looks.
@@ -168,7 +168,7 @@ impl Controller {
         let system = members(&raft.metrics().borrow_watched().membership_config);
         let nodes: Vec<NodeId> = state.members().map(|(node, _)| node).collect();
         if let Some(next) = shape_system(&system, &nodes, &self.up) {
-            self.ask_for(PartitionId::SYSTEM, self.context.node, next, None);
+            self.ask_for(PartitionId::SYSTEM, self.context.node, state.epoch, next, None);
         }
         let routes = self.context.routes.borrow().clone();
         for (&id, info) in &state.partitions {
@@ -184,7 +184,7 @@ impl Controller {
             }
             let Ok(turn) = self.turns.clone().try_acquire_owned() else { return };
             let next = Members { voters: wanted, ..Members::default() };
-            self.ask_for(id, leader, next, Some(turn));
+            self.ask_for(id, leader, state.epoch, next, Some(turn));
         }
     }
 
@@ -192,11 +192,12 @@ impl Controller {
         &mut self,
         group: PartitionId,
         leader: NodeId,
+        map: Epoch,
         next: Members,
         turn: Option<tokio::sync::OwnedSemaphorePermit>,
     ) {
         let (voters, learners) = (next.voters.into_iter().collect(), next.learners.into_iter().collect());
-        self.ask(group, leader, ControlCall::Reconfigure { group, voters, learners }, turn);
+        self.ask(group, leader, ControlCall::Reconfigure { group, map, voters, learners }, turn);
     }
 
     /// Moves leaders until every node leads about as many groups as any other.

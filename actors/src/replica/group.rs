@@ -318,7 +318,9 @@ impl Group {
         match message {
             LocalRaft::PeerLost(node) => self.peer_lost(node),
             LocalRaft::Checkpointed => self.raft.trigger().snapshot().await?,
-            LocalRaft::Reconfigure { voters, learners, reply } => self.reconfigure(voters, learners, reply),
+            LocalRaft::Reconfigure { map, voters, learners, reply } => {
+                self.reconfigure(map, voters, learners, reply);
+            }
             LocalRaft::TransferTo(node, reply) => self.transfer(node, reply),
             LocalRaft::Tick => self.tick().await?,
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use trandb_cluster::placement::is_overtaken;
 use trandb_cluster::{Epoch, NodeId, PartitionId};
 use trandb_runtime::planted::{Planted, is_planted};
 use trandb_runtime::raft::{ChangeMembers, GivenAway, Raft, WatchReceiver, unfinished};
@@ -22,9 +23,10 @@ const TRANSFER_MAX: Duration = Duration::from_millis(800);
 const CATCH_UP_ENTRIES: u64 = 256;
 
 impl Group {
-    /// Makes the group's members these.
+    /// Makes the group's members these, as the map of that epoch wants.
     pub(super) fn reconfigure(
         &self,
+        map: Epoch,
         voters: Vec<NodeId>,
         learners: Vec<NodeId>,
         reply: RpcReplyPort<Result<(), String>>,
@@ -36,7 +38,7 @@ impl Group {
         let leader = self.leader();
         tokio::spawn(async move {
             let _turn = turn;
-            let result = leader.reconfigure(&voters, &learners).await;
+            let result = leader.reconfigure(map, &voters, &learners).await;
             let id = leader.id;
             match &result {
                 Ok(()) => tracing::info!(partition = %id, ?voters, ?learners, "membership changed"),
@@ -105,9 +107,8 @@ struct Leader {
 }
 
 impl Leader {
-    async fn reconfigure(&self, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
+    async fn reconfigure(&self, map: Epoch, voters: &[NodeId], learners: &[NodeId]) -> Result<(), String> {
         let raft = &self.raft;
-        let began = self.context.system().epoch;
         let known: BTreeSet<u64> = {
             let metrics = raft.metrics();
             metrics.borrow_watched().membership_config.nodes().map(|(id, ())| *id).collect()
@@ -116,7 +117,7 @@ impl Leader {
             raft.add_learner(node.0, (), false).await.map_err(|error| error.to_string())?;
         }
         let wanted: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
-        self.wait_for_new_voters(&wanted, began).await?;
+        self.wait_for_new_voters(map, voters).await?;
         let now = self.voters();
         if now != wanted {
             let some_stay = learners.iter().any(|node| now.contains(&node.0));
@@ -148,10 +149,11 @@ impl Leader {
     }
 
     /// Until they are hardly behind, and have all that there is now. With less, the log of one that stops as soon as it votes
-    /// may be without what it finds its peers by, while these cannot commit anything without it. Given up once the map, asked for
-    /// at the epoch `began`, wants others.
-    async fn wait_for_new_voters(&self, wanted: &BTreeSet<u64>, began: Epoch) -> Result<(), String> {
+    /// may be without what it finds its peers by, while these cannot commit anything without it. Given up once there is a
+    /// later map than the one that wants them, and it wants others.
+    async fn wait_for_new_voters(&self, map: Epoch, wanted: &[NodeId]) -> Result<(), String> {
         let deadline = Instant::now() + CATCH_UP_MAX;
+        let wanted: BTreeSet<NodeId> = wanted.iter().copied().collect();
         let there = self.raft.metrics().borrow_watched().last_log_index;
         loop {
             let behind = {
@@ -162,7 +164,7 @@ impl Leader {
                 };
                 let last = metrics.last_log_index.unwrap_or(0);
                 let now: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-                wanted.iter().copied().find(|id| {
+                wanted.iter().map(|node| node.0).find(|id| {
                     let matched = replication.get(id).copied().flatten().map(|id| id.index);
                     let behind = matched < there || matched.unwrap_or(0) + CATCH_UP_ENTRIES < last;
                     *id != metrics.id && !now.contains(id) && behind
@@ -174,7 +176,7 @@ impl Leader {
                     return Err(format!("{} did not catch up within {CATCH_UP_MAX:?}", NodeId(id)));
                 }
                 // Who is not wanted any more may have gone.
-                Some(id) if self.is_outdated(wanted, began) => {
+                Some(id) if self.is_overtaken(map, &wanted) => {
                     return Err(format!("{} is waited for no longer, the map has moved on", NodeId(id)));
                 }
                 Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -182,13 +184,12 @@ impl Leader {
         }
     }
 
-    /// Whether the map has moved on since that epoch, and does not want these voters.
-    fn is_outdated(&self, wanted: &BTreeSet<u64>, since: Epoch) -> bool {
+    /// Whether the map that is known here is a later one than the one asked with, and does not want these voters. The system group's
+    /// are in no map.
+    fn is_overtaken(&self, map: Epoch, wanted: &BTreeSet<NodeId>) -> bool {
         let system = self.context.system();
-        let replicas = system.partitions.get(&self.id).map(|info| &info.replicas);
-        let wants =
-            |replicas: &Vec<NodeId>| replicas.iter().map(|node| node.0).collect::<BTreeSet<_>>() == *wanted;
-        system.epoch > since && !replicas.is_none_or(wants)
+        let info = system.partitions.get(&self.id);
+        info.is_some_and(|info| is_overtaken(wanted, map, &info.replicas, system.epoch))
     }
 
     /// Changes the voters; those that are none any more follow on if they `stay`. One that will not vote does not lead any more

@@ -9,7 +9,7 @@ mod ring;
 mod shape;
 
 pub use handover::{AGAIN_MS, Handover, TRANSFERS_MAX};
-pub use shape::{Members, SYSTEM_VOTERS_MAX, shape_system, should_reshape};
+pub use shape::{Members, SYSTEM_VOTERS_MAX, is_overtaken, shape_system, should_reshape};
 
 use crate::ids::{NodeId, PartitionId};
 use crate::key::Token;

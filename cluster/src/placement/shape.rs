@@ -3,6 +3,7 @@
 //! The system group comes first: a node starts a replica when the system group tells it of one, so a partition that asks a node
 //! to catch up which the system group does not know yet waits for ever, and holds a turn that others need.
 
+use crate::Epoch;
 use crate::ids::NodeId;
 use std::collections::BTreeSet;
 
@@ -57,6 +58,13 @@ pub fn should_reshape(
     let can_catch_up = |node: &NodeId| up.contains(node) && system.contains(*node);
     let differ = are.voters != *wanted || !are.learners.is_subset(wanted);
     !are.voters.is_empty() && differ && wanted.difference(&are.voters).all(can_catch_up)
+}
+
+/// Whether the `wanted` voters of a partition, which the map of the epoch `asked` wants, are waited for in vain, where the map that is
+/// known has the epoch `map` and these `replicas`: who is not wanted any more may have gone. An earlier map than the one that was
+/// asked with says nothing.
+pub fn is_overtaken(wanted: &BTreeSet<NodeId>, asked: Epoch, replicas: &[NodeId], map: Epoch) -> bool {
+    map > asked && replicas.iter().copied().collect::<BTreeSet<_>>() != *wanted
 }
 
 #[cfg(test)]
@@ -118,6 +126,19 @@ mod tests {
         assert!(!should_reshape(&of_two, &two, &of_two, &up));
         assert!(!should_reshape(&members(&[], &[]), &two, &of_two, &up), "nobody leads it yet");
         assert!(should_reshape(&of_two, &one, &of_one, &one), "who leaves need not be up");
+    }
+
+    /// A leader once compared with the map that it knew when it took up what it was asked. If that was the later one already,
+    /// it waited for a node that had gone.
+    #[test]
+    fn who_a_later_map_does_not_want_is_waited_for_no_longer() {
+        let wanted = nodes(&[1, 3]);
+        let replicas = |ids: [u64; 2]| ids.map(NodeId);
+        let (earlier, asked, later) = (Epoch(4), Epoch(5), Epoch(6));
+        assert!(is_overtaken(&wanted, asked, &replicas([1, 4]), later));
+        assert!(!is_overtaken(&wanted, asked, &replicas([3, 1]), later), "it was about another partition");
+        assert!(!is_overtaken(&wanted, asked, &replicas([1, 3]), asked));
+        assert!(!is_overtaken(&wanted, asked, &replicas([1, 2]), earlier), "whoever asked knows more");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use openraft::raft::{
     VoteResponse,
 };
 use serde::{Deserialize, Serialize};
-use trandb_cluster::NodeId;
+use trandb_cluster::{Epoch, NodeId};
 
 /// The mailbox of a replica group's actor. The variants with a reply may come from a peer; the others are
 /// local.
@@ -88,6 +88,8 @@ pub enum LocalRaft {
     Checkpointed,
     /// Make the group's members these, learners first; answers when it is done or cannot be.
     Reconfigure {
+        /// Which map wants that.
+        map: Epoch,
         /// Voters, exactly.
         voters: Vec<NodeId>,
         /// Further members that only follow.

@@ -5,7 +5,9 @@
 //! (`peers-forgotten` has it back). A node that restarted began none of the replicas that were on their way to others; with one
 //! replica each nobody else could lead (`moving-forgotten`). Beside these: who was told an old state by a leader which that state
 //! did not know refused it from then on; a node could be counted as a voter before it had anything in its log, and waited for the
-//! group that waited for it; and changes of members waited a minute for who was not wanted any more.
+//! group that waited for it; and changes of members waited a minute for who was not wanted any more. So they did once more in a storm with
+//! weather far worse than that of plans, where a leader was asked so late that it knew the later map already: what is asked says now of
+//! which map it is.
 
 use super::{Scenario, Script};
 use crate::cluster::Cluster;
