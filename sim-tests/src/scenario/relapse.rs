@@ -47,7 +47,11 @@ async fn script(cluster: Cluster, plan: Plan, board: Board) -> turmoil::Result {
     liveness.whole("after forming").await?;
     for _ in 0..ROUNDS {
         let groups = cluster.groups().await.unwrap_or_default();
-        let Some((Some(third), leader)) = roles(&groups) else { continue };
+        let Some((Some(third), leader)) = roles(&groups) else {
+            // One of them leads all, for now.
+            sleep(CALM).await;
+            continue;
+        };
         let Some(node) = (0..NODES).find(|node| ![third, leader].contains(node)) else { continue };
         let host = cluster.host(node);
         let copy = host.copy_disk();
