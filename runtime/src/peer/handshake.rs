@@ -37,7 +37,7 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const MAGIC: [u8; 6] = *b"TRANDB";
 
 /// Counts incompatible changes of this handshake and of what follows it.
-const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 4;
 
 /// What a node says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! Connections that lead nowhere.
 
-use super::super::handshake::{Greeting, HandshakeError, Hello, Identity, Purpose, Refusal, dial, greet};
+use super::super::handshake::{
+    Greeting, HandshakeError, Hello, Identity, Purpose, Refusal, VERSION, dial, greet,
+};
 use super::super::{HANDSHAKE_MAX, PeerError};
 use super::*;
 use std::sync::Mutex;
@@ -148,7 +150,7 @@ async fn garbage_ends_its_own_connection_with_a_logged_reason() {
     let (a, b) = (start(a, Setup::default()).await, start(b, Setup::default()).await);
     introduce(&[&a, &b]);
     b.sees(&a, PeerState::is_up).await;
-    let claim = |bytes: u32| [b"TRANDB\x00\x03".as_slice(), &bytes.to_be_bytes()].concat();
+    let claim = |bytes: u32| [b"TRANDB".as_slice(), &VERSION.to_be_bytes(), &bytes.to_be_bytes()].concat();
     let cases = [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), false, "wrong first bytes"),
         (b"TRANDB\x00\x63".to_vec(), false, "peer protocol version 99"),
