@@ -42,6 +42,6 @@ power-cuts *ARGS:
 bench *ARGS:
     cargo run --release --bin trandb -- bench {{ARGS}}
 
-# What decides: exactly what CI runs, without installing anything
+# What decides, beside `sim`: what CI runs, without installing anything
 check:
     .ci/run check

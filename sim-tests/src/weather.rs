@@ -1,6 +1,6 @@
-//! Small things that go wrong all the while that a storm lasts: segments are lost and sent again, connections break, and
-//! disks take long to sync, actors take up a message late. Faults ([`crate::fault`]) are few and long, and strike one after the other; these are many and short, and
-//! strike anywhere.
+//! Small things that go wrong all the while that a storm lasts: segments are lost and sent again, connections break, disks take long
+//! to sync, and actors take up a message late. Faults ([`crate::fault`]) are few and long, and strike one after the other; these are
+//! many and short, and strike anywhere.
 
 use crate::plan::Plan;
 use crate::settings::pick;
