@@ -162,3 +162,71 @@ fn split(addr: &str) -> io::Result<(&str, u16)> {
         .and_then(|(host, port)| Some((host, port.parse().ok()?)))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("not a host and a port: {addr}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    /// A byte is sent to a reader in this weather, and one more once the first has been answered; returns what the reader has of
+    /// both, and how late it was.
+    fn read_in(weather: Weather) -> io::Result<(Vec<u8>, Duration)> {
+        let mut sim =
+            turmoil::Builder::new().rng_seed(7).max_message_latency(Duration::from_millis(1)).build();
+        sim.host("sender", || async {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7000)).await?;
+            let (mut stream, _) = listener.accept().await?;
+            for byte in [1, 2] {
+                stream.write_u8(byte).await?;
+                // The reader may find its connection broken, and not answer.
+                if stream.read_u8().await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let read = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let found = read.clone();
+        sim.client("reader", async move {
+            let mut stream = connect("sender:7000", &weather).await?;
+            let start = Instant::now();
+            let got = take(&mut stream).await;
+            if got.is_err() {
+                let left = stream.write_u8(0).await.expect_err("a broken connection takes nothing");
+                assert_eq!(left.kind(), io::ErrorKind::ConnectionReset);
+            }
+            *found.borrow_mut() = Some(got.map(|bytes| (bytes, start.elapsed())));
+            Ok(())
+        });
+        sim.run().expect("the simulation ends");
+        read.take().expect("the reader has read")
+    }
+
+    async fn take(stream: &mut Exposed) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            bytes.push(stream.read_u8().await?);
+            stream.write_u8(0).await?;
+        }
+        Ok(bytes)
+    }
+
+    #[test]
+    fn a_lost_segment_is_late_and_whole() {
+        let (fair, fast) = read_in(Weather::raging(0, 0)).expect("nothing goes wrong");
+        let (rough, slow) = read_in(Weather::raging(1_000_000, 0)).expect("nothing breaks");
+        assert_eq!((fair, rough), (vec![1, 2], vec![1, 2]));
+        assert!(
+            slow >= fast + Duration::from_millis(2),
+            "{slow:?} after {fast:?}: each is late by a millisecond at least"
+        );
+    }
+
+    #[test]
+    fn a_broken_connection_is_broken_in_both_directions() {
+        let broken = read_in(Weather::raging(0, 1_000_000)).expect_err("its first segment breaks it");
+        assert_eq!(broken.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

@@ -99,6 +99,15 @@ impl Weather {
         }))
     }
 
+    /// Weather in which so many of a million segments are lost, and so many break their connection.
+    #[cfg(test)]
+    pub fn raging(lost: u32, broken: u32) -> Self {
+        let climate = Climate { lost, broken, ..Climate::default() };
+        let weather = Self::new(&Plan { climate, ..Plan::calm(7, 3) });
+        weather.rage(true);
+        weather
+    }
+
     /// From now on, or not any more, things go wrong as the plan wants.
     pub fn rage(&self, rages: bool) {
         let rages = rages && self.0.climate != Climate::default();
@@ -162,13 +171,13 @@ fn happens(random: &Random, of_a_million: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn weather(lost: u32, broken: u32, stuck: u32) -> Weather {
-        Weather::new(&Plan { climate: Climate { lost, broken, stuck, stumbles: 0 }, ..Plan::calm(7, 3) })
+    fn weather(stuck: u32) -> Weather {
+        Weather::new(&Plan { climate: Climate { stuck, ..Climate::default() }, ..Plan::calm(7, 3) })
     }
 
     #[test]
     fn as_much_goes_wrong_as_the_plan_wants() {
-        let weather = weather(100_000, 10_000, 0);
+        let weather = Weather::raging(100_000, 10_000);
         let fates: Vec<Fate> = (0..100_000).map(|_| weather.segment()).collect();
         let broken = fates.iter().filter(|fate| **fate == Fate::Broken).count();
         let late = fates.iter().filter(|fate| matches!(fate, Fate::Late(_))).count();
@@ -178,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_sync_takes_long_only_while_it_rages() {
-        let weather = weather(0, 0, 1_000_000);
+        let weather = weather(1_000_000);
         let most = Duration::from_millis(4);
         assert!(weather.sync(most) <= most);
         weather.rage(true);
@@ -189,7 +198,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_to_go_wrong_it_never_rages() {
-        let weather = weather(0, 0, 0);
+        let weather = weather(0);
         weather.rage(true);
         assert!(!weather.rages());
     }
