@@ -12,16 +12,23 @@ pub(crate) struct Cluster {
     // Dropped first, so that nobody writes into the folder any more.
     pub(crate) nodes: Vec<Node>,
     extra: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     folder: TempDir,
 }
 
 impl Cluster {
     /// So many nodes as each other's seeds (one has none), all ready. `extra` goes to each.
     pub(crate) fn start(nodes: usize, extra: &[&str]) -> Self {
+        Self::start_with(nodes, extra, Vec::new())
+    }
+
+    /// The same, with settings of theirs in the environment.
+    pub(crate) fn start_with(nodes: usize, extra: &[&str], environment: Vec<(&'static str, String)>) -> Self {
         let extra: Vec<String> = extra.iter().map(|&argument| argument.to_owned()).collect();
         let mut last = String::new();
         for _ in 0..START_ATTEMPTS {
-            let mut cluster = Self::spawn(nodes, &extra);
+            let hosts = Ports::free(nodes).into_iter().map(|ports| (ports, Vec::new())).collect();
+            let mut cluster = Self::spawn(hosts, extra.clone(), environment.clone());
             match wait_ready(&mut cluster.nodes) {
                 Ok(()) => return cluster,
                 Err(why) if why.contains("cannot listen") => last = why,
@@ -34,18 +41,18 @@ impl Cluster {
     /// One node for each of `hosts`, at the addresses given, its program run by the command line given; all ready.
     pub(crate) fn start_on(hosts: Vec<(Ports, Vec<String>)>, extra: &[&str]) -> Self {
         let extra: Vec<String> = extra.iter().map(|&argument| argument.to_owned()).collect();
-        let mut cluster = Self::spawn_on(hosts, &extra);
+        let mut cluster = Self::spawn(hosts, extra, Vec::new());
         wait_ready(&mut cluster.nodes).unwrap_or_else(|why| panic!("{why}"));
         cluster
     }
 
-    fn spawn(nodes: usize, extra: &[String]) -> Self {
-        Self::spawn_on(Ports::free(nodes).into_iter().map(|ports| (ports, Vec::new())).collect(), extra)
-    }
-
-    fn spawn_on(hosts: Vec<(Ports, Vec<String>)>, extra: &[String]) -> Self {
+    fn spawn(
+        hosts: Vec<(Ports, Vec<String>)>,
+        extra: Vec<String>,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut arguments = extra.to_vec();
+        let mut arguments = extra.clone();
         if hosts.len() > 1 {
             let seeds: Vec<&str> = hosts.iter().map(|(ports, _)| ports.peer.as_str()).collect();
             arguments.extend(["--seeds".to_owned(), seeds.join(",")]);
@@ -54,10 +61,11 @@ impl Cluster {
             .into_iter()
             .enumerate()
             .map(|(at, (ports, wrapper))| {
-                Node::start_by(wrapper, &folder.path().join(at.to_string()), ports, &arguments, Vec::new())
+                let folder = folder.path().join(at.to_string());
+                Node::start_by(wrapper, &folder, ports, &arguments, environment.clone())
             })
             .collect();
-        Self { nodes, extra: extra.to_vec(), folder }
+        Self { nodes, extra, environment, folder }
     }
 
     /// Starts one more, with the first node as its seed; waits until it serves.
@@ -66,7 +74,8 @@ impl Cluster {
         let mut arguments = self.extra.clone();
         arguments.extend(["--seeds".to_owned(), self.nodes[0].ports.peer.clone()]);
         let ports = Ports::free(1).remove(0);
-        let mut node = Node::start(&self.folder.path().join(at.to_string()), ports, &arguments);
+        let folder = self.folder.path().join(at.to_string());
+        let mut node = Node::start_by(Vec::new(), &folder, ports, &arguments, self.environment.clone());
         wait_ready(std::slice::from_mut(&mut node)).unwrap_or_else(|why| {
             // What it waits for is the others' to do.
             let others: Vec<String> = self.nodes.iter().map(Node::log_tail).collect();

@@ -51,13 +51,17 @@ const LOG_TAIL_BYTES: usize = 6000;
 ///
 /// # Panics
 /// With `what`, when it does not within [`PATIENCE`].
-pub(crate) fn eventually<T, E: Display>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let until = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T, E: Display>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    within(PATIENCE, look).unwrap_or_else(|why| panic!("{what}: not within {PATIENCE:?}: {why}"))
+}
+
+/// Polls until `look` gives something, or for so long: what it said last then.
+pub(crate) fn within<T, E>(patience: Duration, mut look: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let until = Instant::now() + patience;
     loop {
         match look() {
-            Ok(value) => return value,
-            Err(why) if Instant::now() >= until => panic!("{what}: not within {PATIENCE:?}: {why}"),
-            Err(_) => std::thread::sleep(LOOK),
+            Err(_) if Instant::now() < until => std::thread::sleep(LOOK),
+            found => return found,
         }
     }
 }

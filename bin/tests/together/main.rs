@@ -19,4 +19,5 @@ mod past;
 mod repair;
 mod resuming;
 mod scans;
+mod traces;
 mod transactions;

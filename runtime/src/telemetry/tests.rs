@@ -1,4 +1,7 @@
 use super::*;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -167,72 +170,11 @@ fn collect_one(listener: &TcpListener) -> (String, Vec<u8>) {
     (path, body)
 }
 
-/// The fields of a protobuf message that hold bytes, by number.
-fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
-    fn varint(message: &mut &[u8]) -> u64 {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = message.split_first().expect("a whole number");
-            *message = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        value
-    }
-    let mut found = Vec::new();
-    while !message.is_empty() {
-        let tag = varint(&mut message);
-        let length = match tag & 7 {
-            0 => {
-                varint(&mut message);
-                continue;
-            }
-            1 => 8,
-            2 => varint(&mut message) as usize,
-            _ => 4,
-        };
-        let (bytes, rest) = message.split_at(length);
-        message = rest;
-        if tag & 7 == 2 {
-            found.push((tag >> 3, bytes));
-        }
-    }
-    found
-}
-
-/// An exported span's ids; the root has no parent.
-struct Ids {
-    trace: Vec<u8>,
-    own: Vec<u8>,
-    parent: Vec<u8>,
-}
-
 /// The spans in an export request, by name.
-fn spans_in(request: &[u8]) -> BTreeMap<String, Ids> {
-    let mut messages = vec![request.to_vec()];
-    // Resource spans, then scope spans, then spans.
-    for number in [1, 2, 2] {
-        messages = messages
-            .iter()
-            .flat_map(|message| fields(message).into_iter().filter(move |(field, _)| *field == number))
-            .map(|(_, bytes)| bytes.to_vec())
-            .collect();
-    }
-    let span = |message: &Vec<u8>| {
-        let field = |number| {
-            fields(message)
-                .into_iter()
-                .find_map(|(field, bytes)| (field == number).then(|| bytes.to_vec()))
-                .unwrap_or_default()
-        };
-        (
-            String::from_utf8(field(5)).expect("a name"),
-            Ids { trace: field(1), own: field(2), parent: field(4) },
-        )
-    };
-    messages.iter().map(span).collect()
+fn spans_in(request: &[u8]) -> BTreeMap<String, Span> {
+    let request = ExportTraceServiceRequest::decode(request).expect("an export request");
+    let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans).map(|span| (span.name.clone(), span)).collect()
 }
 
 #[test]
@@ -272,10 +214,11 @@ fn one_request_over_two_nodes_is_exported_as_one_tree() {
     let spans = spans_in(&body);
     assert_eq!(spans.keys().collect::<Vec<_>>(), ["append", "propose", "put"]);
     let (put, propose, append) = (&spans["put"], &spans["propose"], &spans["append"]);
-    assert!(put.parent.is_empty(), "the request is the root");
-    assert_eq!(propose.parent, put.own);
-    assert_eq!(append.parent, propose.own);
-    assert!(propose.trace == put.trace && append.trace == put.trace && put.trace.len() == 16, "one trace");
+    assert!(put.parent_span_id.is_empty(), "the request is the root");
+    assert_eq!(propose.parent_span_id, put.span_id);
+    assert_eq!(append.parent_span_id, propose.span_id);
+    assert_eq!(put.trace_id.len(), 16);
+    assert!([propose, append].iter().all(|span| span.trace_id == put.trace_id), "one trace");
 }
 
 #[test]
