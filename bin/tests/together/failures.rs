@@ -1,6 +1,6 @@
 //! One node of three is killed, frozen, or asked to go, while clients go on.
 
-use crate::harness::{Cluster, PATIENCE, StopOnDrop, eventually, trandb};
+use crate::harness::{Cluster, Node, PATIENCE, StopOnDrop, eventually, trandb};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,6 +47,31 @@ impl Writers {
         }
     }
 
+    /// One for each client, while nodes `fall` and come back one after the other.
+    fn go_on_while(
+        &self,
+        cluster: &mut Cluster,
+        clients: usize,
+        nodes: [usize; 2],
+        fall: impl Fn(&mut Node),
+    ) {
+        let clients: Vec<_> = (0..clients).map(|_| cluster.client()).collect();
+        std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&self.stop);
+            for (name, client) in clients.iter().enumerate() {
+                scope.spawn(move || self.run(name, client));
+            }
+            self.wait_more(20);
+            for at in nodes {
+                let node = &mut cluster.nodes[at];
+                fall(node);
+                self.wait_more(20);
+                node.restart();
+                self.wait_more(10);
+            }
+        });
+    }
+
     fn acknowledged(&self) -> usize {
         self.acknowledged.lock().expect("no panic").len()
     }
@@ -80,21 +105,7 @@ impl Writers {
 fn killing_one_of_three_loses_nothing() {
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
     let writers = Writers::new();
-    let clients: Vec<_> = (0..2).map(|_| cluster.client()).collect();
-    std::thread::scope(|scope| {
-        let _stop = StopOnDrop(&writers.stop);
-        for (name, client) in clients.iter().enumerate() {
-            let writers = &writers;
-            scope.spawn(move || writers.run(name, client));
-        }
-        writers.wait_more(20);
-        for at in [0, 2] {
-            cluster.nodes[at].kill9();
-            writers.wait_more(20);
-            cluster.nodes[at].restart();
-            writers.wait_more(10);
-        }
-    });
+    writers.go_on_while(&mut cluster, 2, [0, 2], Node::kill9);
     let keys = cluster.wait_identical(3);
     assert!(keys >= writers.acknowledged() as u64);
     writers.check(&cluster);
@@ -192,21 +203,9 @@ fn a_frozen_node_never_answers_with_the_past() {
 fn a_node_that_is_asked_to_go_disturbs_no_caller() {
     let mut cluster = Cluster::start(3, &["--partitions", "4"]);
     let writers = Writers::new();
-    let clients: Vec<_> = (0..3).map(|_| cluster.client()).collect();
-    std::thread::scope(|scope| {
-        let _stop = StopOnDrop(&writers.stop);
-        for (name, client) in clients.iter().enumerate() {
-            let writers = &writers;
-            scope.spawn(move || writers.run(name, client));
-        }
-        writers.wait_more(20);
-        for at in [1, 0] {
-            cluster.nodes[at].sigterm();
-            assert_eq!(cluster.nodes[at].wait_exit(), Some(0), "{}", cluster.nodes[at].log());
-            writers.wait_more(20);
-            cluster.nodes[at].restart();
-            writers.wait_more(10);
-        }
+    writers.go_on_while(&mut cluster, 3, [1, 0], |node| {
+        node.sigterm();
+        assert_eq!(node.wait_exit(), Some(0), "{}", node.log());
     });
     assert_eq!(*writers.errors.lock().expect("no panic"), [], "callers saw errors");
     cluster.wait_identical(3);
