@@ -68,6 +68,8 @@ pub enum Planted {
     OlderCopyUnnoticed,
     /// A leader's lease lasts as long as its own settings say, whatever its followers promise.
     LeaseOfOwn,
+    /// A replica whose leader was lost takes the link to it for the leader, and stands for election only while it is down.
+    StandWhenDown,
 }
 
 /// All of them, by name.
@@ -100,6 +102,7 @@ pub const PLANTED: &[(&str, Planted)] = &[
     ("log-overlooked", Planted::LogOverlooked),
     ("older-copy-unnoticed", Planted::OlderCopyUnnoticed),
     ("lease-of-own", Planted::LeaseOfOwn),
+    ("stand-when-down", Planted::StandWhenDown),
 ];
 
 #[cfg(debug_assertions)]

@@ -110,6 +110,8 @@ pub struct Host {
     /// Replaced as one.
     media: Mutex<Media>,
     memory: SimMemory,
+    /// Panics that were asked for since it was started.
+    panics: AtomicU64,
     /// Whether a fault is under way that a node must not survive.
     may_fail: AtomicBool,
     /// Whether it has not.
@@ -152,6 +154,7 @@ impl Host {
             may_move: plan.may_move(index),
             media: Mutex::new(Media::blank(seed | 1, None)),
             memory: SimMemory::default(),
+            panics: AtomicU64::new(0),
             may_fail: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             there: watch::Sender::new(index < plan.founders()),
@@ -218,6 +221,11 @@ impl Host {
         self.failed.store(false, Ordering::Relaxed);
     }
 
+    /// Counts a panic that the node is asked for: the number of them since it was started.
+    pub fn count_panic(&self) -> u64 {
+        self.panics.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Whether the node has failed since it may.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
@@ -274,6 +282,7 @@ impl Host {
     /// Why it did not start, or failed, unless it may: neither is otherwise expected of a simulated node.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
+        self.panics.store(0, Ordering::Relaxed);
         tokio::task::spawn_local(self.clone().keep_time());
         // The sender is this host's.
         let _ = self.there.subscribe().wait_for(|there| *there).await;

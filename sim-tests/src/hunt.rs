@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use trandb_runtime::planted::{PLANTED, Planted};
 
 /// The scenario that looks for a fault, where storms hardly ever come upon it.
-const SCENARIOS: [(Planted, &str); 12] = [
+const SCENARIOS: [(Planted, &str); 13] = [
     (Planted::VoteAfterRestart, "lenders"),
     (Planted::LearnerLease, "demoted"),
     (Planted::ForgetInFlight, "forsaken"),
@@ -19,6 +19,7 @@ const SCENARIOS: [(Planted, &str); 12] = [
     (Planted::LogOverlooked, "chase"),
     (Planted::LeaseOfOwn, "uneven"),
     (Planted::OlderCopyUnnoticed, "relapse"),
+    (Planted::StandWhenDown, "flicker"),
 ];
 
 /// Prints for every fault that can be planted how many seeds of the sweep's scenario, or of that which looks for it, it takes

@@ -49,6 +49,11 @@ impl Settings {
         Self { raft_ms, ..Self::default() }
     }
 
+    /// The same, but for how often links between nodes beat.
+    pub fn with_peer_heartbeat_ms(self, peer_heartbeat_ms: u64) -> Self {
+        Self { peer_heartbeat_ms, ..self }
+    }
+
     /// What the seed wants.
     pub fn draw(random: &mut StdRng) -> Self {
         let default = Self::default();

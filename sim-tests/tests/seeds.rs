@@ -49,6 +49,7 @@ fn named_scenarios_hold() {
         "chase",
         "uneven",
         "relapse",
+        "flicker",
     ] {
         let (ok, report) = simulate(&["--scenario", scenario, "--seeds", "1..3"]);
         assert!(ok, "{scenario}: {report}");
@@ -71,6 +72,7 @@ fn named_scenarios_find_their_bugs() {
         ("chase", "log-overlooked"),
         ("uneven", "lease-of-own"),
         ("relapse", "older-copy-unnoticed"),
+        ("flicker", "stand-when-down"),
     ] {
         let (ok, report) =
             simulate(&["--scenario", scenario, "--seeds", "1..31", "--fail-fast", "--plant", planted]);

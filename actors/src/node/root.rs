@@ -279,7 +279,7 @@ async fn watch_gossip(context: Arc<NodeContext>) {
     }
 }
 
-/// Tells the replicas of peers that were up and are not any more.
+/// Tells the replicas of peers that were up and are not any more, or are again.
 async fn watch_peers(context: Arc<NodeContext>, replicas: ActorRef<ReplicasMessage>) {
     let mut states = context.hub.states();
     let mut up = std::collections::BTreeSet::new();
@@ -292,6 +292,7 @@ async fn watch_peers(context: Arc<NodeContext>, replicas: ActorRef<ReplicasMessa
         }
         for found in now.difference(&up) {
             tracing::info!(peer = %found, "a peer is up");
+            let _ = replicas.cast(ReplicasMessage::PeerFound(*found));
             // It knows nothing of what was said before its link was there.
             context.tell_router(RouterMessage::Publish);
         }

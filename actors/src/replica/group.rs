@@ -3,6 +3,7 @@
 //! and leadership transfer in [`membership`](super::membership), snapshots in [`receiving`](super::receiving).
 
 use super::receiving::Receiving;
+use super::standing::{Standing, Step};
 use crate::alarms::About;
 use crate::context::NodeContext;
 use crate::partition::{DataApplier, LocalPartition, PartitionMessage, ReplicaState};
@@ -23,24 +24,6 @@ use trandb_runtime::rpc::Reply;
 
 /// How often the group looks at itself when nothing happens; a change of leader or term is told at once.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long after the lease that it granted has run out a replica whose leader was lost first stands for election:
-/// Raft counts the lease from a moment after this actor heard of the leader.
-const ELECT_AFTER: Duration = Duration::from_millis(10);
-
-/// How often it tries again at first: another voter may have heard the leader once more, at most a heartbeat later.
-/// Each attempt begins the voting anew, so they must not follow each other faster than a vote takes.
-const ELECT: Duration = Duration::from_millis(50);
-
-/// How long later attempts are given before the next one; doubled each time, since whatever made them slow may last.
-const ELECT_AGAIN: Duration = Duration::from_millis(150);
-
-/// See [`ELECT_AGAIN`].
-const ELECT_AGAIN_MAX: Duration = Duration::from_millis(1200);
-
-/// How much longer each further replica waits before it stands for election after a leader was lost, so that
-/// they do not split the vote.
-const STAGGER: Duration = Duration::from_millis(60);
 
 /// How often the router hears of an applied index that moved while nothing else changed.
 const APPLIED_NEWS: Duration = Duration::from_millis(500);
@@ -88,7 +71,8 @@ pub struct Group {
     pub(super) machine: Machine,
     pub(super) raft: Raft,
     pub(super) receiving: Option<Receiving>,
-    lost: Option<Lost>,
+    /// After the leader was lost.
+    standing: Option<Standing>,
     seen: Lead,
     /// The last term in which this node voted for itself.
     stood_in: u64,
@@ -101,16 +85,6 @@ pub struct Group {
     last_seen: Instant,
     /// Turns changes of Raft's server state into ticks.
     watcher: Option<tokio::task::JoinHandle<()>>,
-}
-
-/// A leader that was lost.
-struct Lost {
-    leader: NodeId,
-    /// When the lease that this replica granted it has ended.
-    free: Instant,
-    /// When this replica next stands for election.
-    at: Instant,
-    again: Duration,
 }
 
 impl Actor for GroupActor {
@@ -156,7 +130,7 @@ impl Actor for GroupActor {
             machine,
             raft,
             receiving: None,
-            lost: None,
+            standing: None,
             seen: Lead::default(),
             stood_in,
             reconfiguring: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -317,6 +291,7 @@ impl Group {
     async fn local(&mut self, message: LocalRaft) -> Result<(), ActorProcessingErr> {
         match message {
             LocalRaft::PeerLost(node) => self.peer_lost(node),
+            LocalRaft::PeerFound(node) => self.peer_found(node),
             LocalRaft::Checkpointed => self.raft.trigger().snapshot().await?,
             LocalRaft::Reconfigure { map, voters, learners, reply } => {
                 self.reconfigure(map, voters, learners, reply);
@@ -344,11 +319,29 @@ impl Group {
         }
         if let Some(rank) = candidates.iter().position(|&candidate| candidate == self.context.node) {
             // The others come in only if the first in line did not succeed.
-            let free = self.heard + self.context.lease();
-            let at = free.max(Instant::now()) + ELECT_AFTER + STAGGER * rank as u32;
-            self.lost = Some(Lost { leader: node, free, at, again: ELECT_AGAIN });
-            self.tick_after(at - Instant::now());
+            let (lease, now) = (self.context.lease(), Instant::now());
+            self.stand(Standing::after(node, self.heard, lease, rank as u32, now));
         }
+    }
+
+    /// If this replica stands for election, it tries soon, now that a voter can be reached.
+    fn peer_found(&mut self, node: NodeId) {
+        let votes = voters(&self.raft.metrics().borrow_watched().membership_config).contains(&node);
+        if votes && let Some(mut standing) = self.standing.take() {
+            if !is_planted(Planted::StandWhenDown) {
+                standing.reaches_another(self.heartbeat(), Instant::now());
+            }
+            self.stand(standing);
+        }
+    }
+
+    fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.context.config.raft.heartbeat_ms)
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        self.tick_after(standing.at().saturating_duration_since(Instant::now()));
+        self.standing = Some(standing);
     }
 
     async fn tick(&mut self) -> Result<(), ActorProcessingErr> {
@@ -425,28 +418,22 @@ impl Group {
         leader: Option<NodeId>,
         state: ServerState,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(lost) = &mut self.lost else { return Ok(()) };
-        let now = Instant::now();
-        // A link that is back may lead to a restarted process, which leads nothing. If it is the old leader, attempts
-        // have no effect, as it renews its leases.
-        let up = self.context.hub.states().borrow().get(&lost.leader).is_some_and(|state| state.is_up());
-        let back = up && now > lost.free + self.context.lease();
-        if back || leader.is_some_and(|leader| leader != lost.leader) || state == ServerState::Leader {
-            self.lost = None;
+        let heartbeat = self.heartbeat();
+        let Some(standing) = &mut self.standing else { return Ok(()) };
+        let (lease, now) = (self.context.lease(), Instant::now());
+        let is_up = |node| self.context.hub.states().borrow().get(&node).is_some_and(|state| state.is_up());
+        if state == ServerState::Leader || standing.takes_for_back(lease, now, is_up) {
+            self.standing = None;
             return Ok(());
         }
-        if now < lost.at {
-            return Ok(());
-        }
-        let heartbeat = Duration::from_millis(self.context.config.raft.heartbeat_ms);
-        let wait = if now < lost.free + heartbeat {
-            ELECT
-        } else {
-            let wait = lost.again;
-            lost.again = (lost.again * 2).min(ELECT_AGAIN_MAX);
-            wait
+        let wait = match standing.step(leader, self.heard, heartbeat, now) {
+            Step::Over => {
+                self.standing = None;
+                return Ok(());
+            }
+            Step::Wait => return Ok(()),
+            Step::Stand(wait) => wait,
         };
-        lost.at = now + wait;
         self.tick_after(wait);
         if state == ServerState::Follower {
             self.raft.trigger().elect(true).await?;

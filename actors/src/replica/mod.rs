@@ -11,6 +11,7 @@ mod membership;
 #[cfg(test)]
 mod membership_tests;
 mod receiving;
+mod standing;
 mod system;
 
 pub use group::{GroupActor, GroupArguments, Machine};
@@ -42,6 +43,8 @@ pub enum ReplicasMessage {
     Reconcile,
     /// A peer's link broke or went silent.
     PeerLost(NodeId),
+    /// A peer's link is there.
+    PeerFound(NodeId),
 }
 
 impl ractor::Message for ReplicasMessage {}
@@ -117,12 +120,8 @@ impl Actor for ReplicasActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ReplicasMessage::Reconcile => replicas.reconcile().await?,
-            ReplicasMessage::PeerLost(node) => {
-                for group in replicas.running.values().filter_map(|running| running.group.as_ref()) {
-                    // One that died is being restarted and will find no leader by itself.
-                    let _ = group.cast(RaftMessage::Local(LocalRaft::PeerLost(node)));
-                }
-            }
+            ReplicasMessage::PeerLost(node) => replicas.tell_groups(|| LocalRaft::PeerLost(node)),
+            ReplicasMessage::PeerFound(node) => replicas.tell_groups(|| LocalRaft::PeerFound(node)),
         }
         Ok(())
     }
@@ -159,6 +158,13 @@ impl Actor for ReplicasActor {
 }
 
 impl Replicas {
+    fn tell_groups(&self, news: impl Fn() -> LocalRaft) {
+        for group in self.running.values().filter_map(|running| running.group.as_ref()) {
+            // One that died is being restarted and will find no leader by itself.
+            let _ = group.cast(RaftMessage::Local(news()));
+        }
+    }
+
     async fn start_beats(&mut self) -> Result<(), ActorProcessingErr> {
         let (actor, _task) =
             Actor::spawn_linked(None, BeatsActor, self.context.clone(), self.me.get_cell()).await?;

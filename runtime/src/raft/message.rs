@@ -84,6 +84,8 @@ pub struct SnapshotPart {
 pub enum LocalRaft {
     /// A peer's link broke or went silent: if it led this group, elect another leader.
     PeerLost(NodeId),
+    /// A peer's link is there: if it votes and no leader was found since one was lost, try again with it.
+    PeerFound(NodeId),
     /// A checkpoint was committed: entries up to the one before it may go.
     Checkpointed,
     /// Make the group's members these, learners first; answers when it is done or cannot be.

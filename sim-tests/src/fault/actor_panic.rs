@@ -1,5 +1,5 @@
 //! An actor of one of a node's partitions panics on a message: its supervisor starts another one, which begins with what is
-//! on disk.
+//! on disk. A node in which one panics again and again fails, and is started again.
 
 use super::{Fault, Lane, Strike, Work};
 use crate::cluster::Cluster;
@@ -15,8 +15,16 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |cluster, strike| -> Work { Box::pin(inflict(cluster, strike)) },
 };
 
+/// So many deaths of an actor within a minute are its supervisor's end, and so the node's.
+const PANICS_MAX: u64 = 5;
+
 async fn inflict(cluster: Cluster, strike: Strike) {
     let Some(node) = cluster.host(strike.node).member() else { return };
     let_panic(node);
-    sleep(strike.lasts / 4).await;
+    if cluster.host(strike.node).count_panic() < PANICS_MAX {
+        sleep(strike.lasts / 4).await;
+    } else {
+        // The same actor may have died each time, which is once too often.
+        cluster.fails_and_restarts(strike.node, strike.lasts).await;
+    }
 }

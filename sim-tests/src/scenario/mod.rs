@@ -4,6 +4,7 @@ mod ahead;
 mod blank;
 mod chase;
 mod demoted;
+mod flicker;
 mod forsaken;
 mod heir;
 mod lenders;
@@ -58,6 +59,7 @@ pub const SCENARIOS: &[Scenario] = &[
     chase::SCENARIO,
     uneven::SCENARIO,
     relapse::SCENARIO,
+    flicker::SCENARIO,
 ];
 
 /// The scenario of that name.
