@@ -38,12 +38,6 @@ fn peak_bytes(node: &Node) -> u64 {
     kib * 1024
 }
 
-fn metric(node: &Node, name: &str) -> f64 {
-    let text = node.http("GET", "/metrics", &[], b"").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
-}
-
 /// Fills the node until it refuses even the smallest value; `keys` counts those that were tried.
 fn refusal(node: &Node, keys: &mut usize, value: &[u8]) -> HttpAnswer {
     eventually("a node that is full", || {
@@ -105,10 +99,10 @@ fn values_are_refused_near_the_limit_until_others_are_deleted() {
         let ready = node.http("GET", "/readyz", &[], b"");
         assert_eq!(ready.status, 200, "reads go on: {}", ready.text());
         let said = ready.json()["details"][0].as_str().is_some_and(|text| text.contains("takes no values"));
-        if said && metric(&node, "trandb_memory_full") == 1.0 { Ok(()) } else { Err(ready.text()) }
+        if said && node.metric("trandb_memory_full", &[]) == 1.0 { Ok(()) } else { Err(ready.text()) }
     });
-    assert!(metric(&node, "trandb_memory_refused_writes_total") >= 2.0);
-    let allocated = metric(&node, "trandb_memory_allocated_bytes");
+    assert!(node.metric("trandb_memory_refused_writes_total", &[]) >= 2.0);
+    let allocated = node.metric("trandb_memory_allocated_bytes", &[]);
     // What was resident a moment ago counts as well; a checkpoint since then has given some back.
     assert!(allocated > LIMIT as f64 / 4.0 && allocated < LIMIT as f64, "{allocated}");
 
@@ -117,7 +111,7 @@ fn values_are_refused_near_the_limit_until_others_are_deleted() {
         assert_eq!(node.http("DELETE", &format!("/keys/k{key}"), &[], b"").status, 204);
     }
     let until = Instant::now() + PATIENCE;
-    while metric(&node, "trandb_memory_full") != 0.0 {
+    while node.metric("trandb_memory_full", &[]) != 0.0 {
         assert!(Instant::now() < until, "{}", node.http("GET", "/metrics", &[], b"").text());
         std::thread::sleep(std::time::Duration::from_millis(100));
     }

@@ -79,10 +79,7 @@ fn away() {
 
 /// Entries that a node's replicas have applied.
 fn applied(node: &Node) -> u64 {
-    let metrics = node.http("GET", "/metrics", &[], b"").text();
-    let of =
-        |line: &str| line.strip_prefix("trandb_raft_applied_index")?.rsplit(' ').next()?.parse::<u64>().ok();
-    metrics.lines().filter_map(of).sum()
+    node.metric("trandb_raft_applied_index", &[]) as u64
 }
 
 /// Puts at a steady rate, each timed from when it was due.

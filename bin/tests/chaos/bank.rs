@@ -130,15 +130,7 @@ async fn auditor(client: Client, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
 fn held_after(cluster: &Cluster, within: Duration) -> u64 {
     let until = Instant::now() + within;
     loop {
-        let held: u64 = cluster
-            .nodes
-            .iter()
-            .map(|node| {
-                let metrics = node.http("GET", "/metrics", &[], b"").text();
-                let held = metrics.lines().filter(|line| line.starts_with("trandb_txn_held{"));
-                held.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
-            })
-            .sum();
+        let held: u64 = cluster.nodes.iter().map(|node| node.metric("trandb_txn_held", &[]) as u64).sum();
         if held == 0 || Instant::now() >= until {
             return held;
         }

@@ -90,10 +90,8 @@ fn bench(node: &Node, arguments: &[&str], seconds: u64) -> f64 {
 
 /// Seconds that checkpoints took, and how many there were.
 fn checkpoints(node: &Node) -> (f64, f64) {
-    let metrics = node.http("GET", "/metrics", &[], b"").text();
-    let value = |name: &str| {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|number| number.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name}"))
-    };
-    (value("trandb_checkpoint_seconds_sum"), value("trandb_checkpoint_seconds_count"))
+    let [took, count] =
+        ["sum", "count"].map(|of| node.metric(&format!("trandb_checkpoint_seconds_{of}"), &[]));
+    assert!(count > 0.0, "there was no checkpoint");
+    (took, count)
 }

@@ -17,12 +17,7 @@ const GAUGE_LAG: Duration = Duration::from_millis(1200);
 
 /// Transactions that hold something on any of these nodes.
 fn held(cluster: &Cluster, nodes: &[usize]) -> u64 {
-    let of = |node: &usize| -> u64 {
-        let metrics = cluster.nodes[*node].http("GET", "/metrics", &[], b"").text();
-        let held = metrics.lines().filter(|line| line.starts_with("trandb_txn_held{"));
-        held.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
-    };
-    nodes.iter().map(of).sum()
+    nodes.iter().map(|&node| cluster.nodes[node].metric("trandb_txn_held", &[]) as u64).sum()
 }
 
 async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> (Duration, Result<T, E>) {

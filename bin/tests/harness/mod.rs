@@ -12,6 +12,7 @@
 
 mod cluster;
 pub(crate) mod http;
+mod metrics;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use http::{HttpAnswer, request, request_within};

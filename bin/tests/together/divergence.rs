@@ -67,12 +67,8 @@ fn key_where(
 
 /// How often that node has rebuilt its replica of the partition.
 fn rebuilds(node: &Node, partition: &PartitionView) -> u64 {
-    let sample = format!("trandb_replica_rebuilds_total{{partition=\"{}\"}} ", partition.id.0);
-    let metrics = node.http("GET", "/metrics", &[], b"").text();
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(sample.as_str()))
-        .map_or(0, |value| value.parse().expect("a number"))
+    let label = format!("partition=\"{}\"", partition.id.0);
+    node.metric("trandb_replica_rebuilds_total", &[&label]) as u64
 }
 
 fn alarms(node: &Node) -> Vec<String> {

@@ -12,9 +12,7 @@ fn key(at: usize) -> String {
 
 /// Reads that a node has answered from its own replica without leading.
 fn answered_here(node: &Node) -> u64 {
-    let text = node.http("GET", "/metrics", &[], b"").text();
-    let line = text.lines().find_map(|line| line.strip_prefix("trandb_follower_reads_total "));
-    line.map_or(0, |count| count.parse().expect("a count"))
+    node.metric("trandb_follower_reads_total", &[]) as u64
 }
 
 #[test]

@@ -26,9 +26,8 @@ const FROZEN: Duration = Duration::from_secs(5);
 
 /// A metric of each partition, but not of the system group, whose snapshot has one part only.
 fn values(node: &Node, name: &str) -> Vec<u64> {
-    let text = node.http("GET", "/metrics", &[], b"").text();
-    let of = |line: &str| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok();
-    text.lines().filter(|line| !line.contains(SYSTEM)).filter_map(of).collect()
+    let samples = node.samples(name).into_iter();
+    samples.filter(|(labels, _)| !labels.contains(SYSTEM)).map(|(_, value)| value as u64).collect()
 }
 
 /// Its sum over both nodes that live.

@@ -6,16 +6,7 @@ use trandb_client::{Batch, Client, ErrorCode};
 
 /// The sum over all nodes of a metric's values with these labels.
 fn sum(cluster: &Cluster, name: &str, labels: &[&str]) -> f64 {
-    let texts = cluster.nodes.iter().map(|node| node.http("GET", "/metrics", &[], b"").text());
-    let of = |text: String| -> f64 {
-        let wanted = |line: &&str| {
-            let is_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-            is_it && labels.iter().all(|label| line.contains(label))
-        };
-        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        text.lines().filter(wanted).filter_map(value).sum()
-    };
-    texts.map(of).sum()
+    cluster.nodes.iter().map(|node| node.metric(name, labels)).sum()
 }
 
 #[test]
@@ -91,11 +82,11 @@ fn what_transactions_do_is_counted() {
         assert!(found >= least, "{name} {labels:?} is {found}");
     }
     for node in &cluster.nodes {
-        let text = node.http("GET", "/metrics", &[], b"").text();
-        for partition in 1..=4 {
-            for name in ["trandb_txn_intents", "trandb_txn_held", "trandb_txn_locked_keys"] {
-                let line = format!("{name}{{partition=\"{partition}\"}} ");
-                assert!(text.contains(&line), "{line} is not there");
+        for name in ["trandb_txn_intents", "trandb_txn_held", "trandb_txn_locked_keys"] {
+            let samples = node.samples(name);
+            for partition in 1..=4 {
+                let labels = format!("{{partition=\"{partition}\"}}");
+                assert!(samples.iter().any(|(said, _)| *said == labels), "{name}{labels} is not there");
             }
         }
     }
