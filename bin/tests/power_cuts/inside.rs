@@ -51,7 +51,8 @@ fn record(seed: u64) -> Run {
             let recorder = recorder.clone();
             Arc::new(move || recorder.now())
         };
-        load::run(&node.addresses().native, settings::load_time(), seed, stamp).await
+        let enough = tokio::time::sleep(settings::load_time());
+        load::run(&node.addresses().native, enough, seed, stamp).await
         // Nobody ends it in order: it loses its power.
     });
     runtime.shutdown_background();

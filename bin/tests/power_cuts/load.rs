@@ -6,8 +6,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
 use trandb_client::{Batch, Client};
 
 /// Clients that write single keys, each of its own.
@@ -60,14 +60,14 @@ pub(crate) fn twin(key: &str) -> Option<String> {
     key.strip_prefix("pair/a").map(|rest| format!("pair/b{rest}"))
 }
 
-/// Runs the load against a node.
-pub(crate) async fn run(addr: &str, time: Duration, seed: u64, stamp: Stamp) -> History {
+/// Runs the load against a node until it is `enough`.
+pub(crate) async fn run(addr: &str, enough: impl Future<Output = ()>, seed: u64, stamp: Stamp) -> History {
     let client = Client::builder()
         .timeout(Duration::from_secs(60))
         .connect(addr.to_owned())
         .await
         .unwrap_or_else(|error| panic!("{error}"));
-    let until = Instant::now() + time;
+    let over = Arc::new(AtomicBool::new(false));
     let large = Arc::new(tokio::sync::Semaphore::new(LARGE_VALUES));
     let writers = (0..WRITERS + PAIR_WRITERS).map(|number| {
         let writer = Writer {
@@ -78,10 +78,13 @@ pub(crate) async fn run(addr: &str, time: Duration, seed: u64, stamp: Stamp) -> 
             large: large.clone(),
             history: History::new(),
         };
-        tokio::spawn(writer.run(until))
+        tokio::spawn(writer.run(over.clone()))
     });
+    let writers: Vec<_> = writers.collect();
+    enough.await;
+    over.store(true, Ordering::Relaxed);
     let mut history = History::new();
-    for writer in writers.collect::<Vec<_>>() {
+    for writer in writers {
         history.extend(writer.await.expect("no panic"));
     }
     history
@@ -97,8 +100,8 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, until: Instant) -> History {
-        while Instant::now() < until {
+    async fn run(mut self, over: Arc<AtomicBool>) -> History {
+        while !over.load(Ordering::Relaxed) {
             let key = self.random.random_range(0..KEYS);
             if self.number < WRITERS {
                 self.write(format!("single/{}/{key}", self.number)).await;

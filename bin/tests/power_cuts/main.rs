@@ -22,7 +22,7 @@
 //! | variable | means | default |
 //! |---|---|---|
 //! | `TRANDB_POWER_CUTS` | cuts of each recording | 50 |
-//! | `TRANDB_POWER_CUT_MS` | for how long the load runs | 2500 |
+//! | `TRANDB_POWER_CUT_MS` | for how long the load runs at the least | 2500 |
 //! | `TRANDB_POWER_CUT_SEED` | what random choices follow from | drawn, and printed |
 //!
 //! # Caveats
