@@ -20,7 +20,16 @@ const DATA: &str = "data";
 /// Checkpoints of a recording, over all partitions, at the least.
 const CHECKPOINTS: f64 = 24.0;
 
+/// Recordings that are tried: a trace may be useless.
+const ATTEMPTS: usize = 3;
+
 fn record(engine: EngineKind, seed: u64, fault: Option<&str>) -> Run {
+    let attempt =
+        |_| record_once(engine, seed, fault).inspect_err(|why| println!("recorded anew: {why}")).ok();
+    (0..ATTEMPTS).find_map(attempt).expect("a trace of what was done")
+}
+
+fn record_once(engine: EngineKind, seed: u64, fault: Option<&str>) -> Result<Run, String> {
     let folder = tempfile::tempdir().expect("a folder");
     let (home, trace) = (folder.path().join("node"), folder.path().join("trace"));
     let mut environment = settings::environment(engine);
@@ -33,13 +42,13 @@ fn record(engine: EngineKind, seed: u64, fault: Option<&str>) -> Run {
     let mut history =
         runtime.block_on(load::run(&node.ports.native, is_checkpointed(&node), seed, Arc::new(micros)));
     node.kill9();
-    let trace = strace::read_when_done(&trace, &home);
+    let trace = strace::read_when_done(&trace, &home)?;
     for attempt in history.values_mut().flatten() {
         // What a client sent was sent before the node wrote it, what it was told after.
         attempt.sent = trace.clock_at(attempt.sent);
         attempt.told = attempt.told.map(|told| trace.clock_at(told));
     }
-    Run { recording: trace.recording, history }
+    Ok(Run { recording: trace.recording, history })
 }
 
 /// Ends once the load has run for its time and the node has written so many checkpoints that its log has been purged
