@@ -80,7 +80,7 @@ fn with_fjall(cut: &Cut<'_>, image: &Image, _: &mut StdRng) -> Result<(), String
     cut.judge(restore(EngineKind::Fjall, image, cut.folder)).map(drop)
 }
 
-/// A fault shows in one of some nine cuts: more than enough for luck to play no part.
+/// A fault shows in one of some seven cuts: more than enough for luck to play no part.
 const CUTS_UNTIL_FOUND: usize = 400;
 
 /// None where it cannot be tried.
