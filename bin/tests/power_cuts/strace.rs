@@ -289,15 +289,16 @@ impl Reader {
                 self.trace.recording.events[event].what = What::SyncDir(PathBuf::from("/"));
                 return;
             }
-            if let What::Write { data, .. } = &self.trace.recording.events[event].what {
-                if result > data.len() as i64 {
-                    // On a busy machine `strace` rarely misses how a call ended, and takes a later one's end for it.
-                    let what =
-                        format!("{name} wrote {result} bytes of {}: {}", data.len(), start(&arguments));
-                    self.mistaken.get_or_insert(what);
-                    return;
-                }
-                assert_eq!(data.len() as i64, result, "a write was cut short: {}", start(&arguments));
+            let whole = match &self.trace.recording.events[event].what {
+                What::Write { data, .. } => data.len() as i64,
+                _ => 0,
+            };
+            if result != whole {
+                // On a busy machine `strace` rarely misses how a call ended, and takes a later one's end for it. A write
+                // that is cut short is useless, too.
+                let what = format!("{name} is said to return {result}, not {whole}: {}", start(&arguments));
+                self.mistaken.get_or_insert(what);
+                return;
             }
             self.trace.recording.end(event);
         }
@@ -494,12 +495,24 @@ mod tests {
 
     #[test]
     fn a_call_with_the_end_of_another_is_noticed() {
-        let lines = [
-            format!("7 1.000001 openat(AT_FDCWD, {}, O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 5", hex("/root/f")),
-            format!("7 1.000002 pwrite64(5, {}, 2, 0 <unfinished ...>", hex("ab")),
-            "7 1.000003 <... pwrite64 resumed>) = 66512".to_owned(),
-        ];
-        let said = read_lines(&lines).err().expect("nobody writes more than was asked for");
-        assert!(said.starts_with("pwrite64 wrote 66512 bytes of 2: 5, "), "{said}");
+        let said = |began: String, ended: &str| {
+            let opened = format!(
+                "7 1.000001 openat(AT_FDCWD, {}, O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 5",
+                hex("/root/f")
+            );
+            read_lines(&[opened, format!("7 1.000002 {began} <unfinished ...>"), ended.to_owned()]).err()
+        };
+        let (write, sync) = (format!("pwrite64(5, {}, 2, 0", hex("ab")), "fdatasync(5".to_owned());
+        for ended in ["7 1.000003 <... pwrite64 resumed>) = 66512", "7 1.000003 <... pwrite64 resumed>) = 1"]
+        {
+            let said = said(write.clone(), ended).expect("two bytes were to be written");
+            assert!(
+                said.starts_with("pwrite64 is said to return ") && said.contains(", not 2: 5, "),
+                "{said}"
+            );
+        }
+        assert_eq!(said(write, "7 1.000003 <... pwrite64 resumed>) = 2"), None);
+        let said = said(sync, "7 1.000003 <... fdatasync resumed>) = 25").expect("a sync returns nothing");
+        assert_eq!(said, "fdatasync is said to return 25, not 0: 5");
     }
 }
